@@ -1,0 +1,1 @@
+"""Data sets on disk: cases, labels, layouts, splits, checks."""

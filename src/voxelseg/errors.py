@@ -1,0 +1,25 @@
+"""The few exceptions that users meet.
+
+Every message says where, what was found, what was expected and what to do. The command line prints it without a
+traceback and exits with code 2.
+"""
+
+
+class VoxelsegError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class DataError(VoxelsegError):
+    """A scan, label map or data set cannot be read or is not what it should be."""
+
+
+class ConfigError(VoxelsegError):
+    """An option, configuration key or model name is unknown, or its value is impossible."""
+
+
+class CheckpointError(VoxelsegError):
+    """A checkpoint is missing, damaged, or belongs to another model or data set."""
+
+
+class WorkerError(VoxelsegError):
+    """A background worker failed; the message carries the worker's own error."""

@@ -1,0 +1,106 @@
+"""Writing that is never half done: a temporary name in the same folder, sync, rename."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from voxelseg.errors import DataError, VoxelsegError
+
+TEMPORARY_PREFIX = ".partial-"
+
+
+def _write_error(path: Path, error: OSError) -> VoxelsegError:
+    return VoxelsegError(
+        f"{path}: cannot be written ({error.strerror or error}). "
+        "Check the free disk space and the write permission of the folder, or choose another output folder."
+    )
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is synced and renamed to `path`, on failure removed.
+
+    The temporary name ends with the full name of `path`, so writers that look at the suffix see the right one.
+    Creates missing parent folders. Raises VoxelsegError when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.name, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; outputs follow the user's umask
+        temporary.replace(path)
+    except OSError as error:
+        raise _write_error(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path` atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `path` atomically; NaN and infinity become null, since JSON has neither."""
+    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def read_json(path: Path, *, remedy: str = "Restore the file or make it again.") -> Any:
+    """Content of a JSON file; DataError names the file, the place of the fault and the `remedy`."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: file not found. {remedy}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}). {remedy}") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(value: Any) -> str:
+    """SHA-256 of `value` written as canonical JSON: equal content gives equal hashes, whatever the key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def unfinished(folder: Path, *, remove: Callable[[Path], None] = Path.unlink) -> int:
+    """Remove what a killed process left half-written in `folder`; returns the number of files removed."""
+    leftovers = [path for path in folder.glob(f"{TEMPORARY_PREFIX}*") if path.is_file()]
+    for path in leftovers:
+        remove(path)
+    return len(leftovers)

@@ -1,0 +1,180 @@
+"""Voxel grids and orientation: the only place that permutes axes.
+
+Files store voxels along axes i, j, k that may point anywhere; inside voxelseg every array is canonical, (D, H, W) running
+inferior to superior, posterior to anterior, left to right (S, A, R of RAS+). Going between the two takes an axis
+permutation and flips only, so no voxel value changes and the way back is exact.
+Affines map voxel indices to millimetres in RAS+ world coordinates, as in NIfTI and NiBabel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.orientations import io_orientation
+
+from voxelseg.errors import DataError
+
+Spacing = tuple[float, float, float]
+Shape = tuple[int, int, int]
+Array = npt.NDArray[Any]
+Affine = npt.NDArray[np.float64]
+
+_WORLD_AXIS_OF = {"D": 2, "H": 1, "W": 0}  # superior, anterior, right are axes 2, 1, 0 of RAS+
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How to turn the file's axes (i, j, k) into (D, H, W)."""
+
+    axes: Shape
+    """File axis that becomes D, H, W."""
+    flips: tuple[bool, bool, bool]
+    """Whether D, H, W run against the file axis they came from."""
+
+
+def orientation_of(affine_ijk: Affine) -> Orientation:
+    """Closest orientation of the file's axes to superior, anterior, right; works for oblique and sheared affines."""
+    closest = io_orientation(affine_ijk)  # row per file axis: world axis, direction
+    if np.isnan(closest).any():
+        raise DataError(
+            f"the affine has a zero or degenerate axis:\n{np.asarray(affine_ijk)}. Repair the scan's header."
+        )
+    axes, flips = [], []
+    for world in _WORLD_AXIS_OF.values():
+        file_axis = int(np.flatnonzero(closest[:, 0] == world)[0])
+        axes.append(file_axis)
+        flips.append(bool(closest[file_axis, 1] < 0))
+    return Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+
+
+def to_canonical(array: Array, orientation: Orientation) -> Array:
+    """View of an array (..., I, J, K) as (..., D, H, W)."""
+    lead = array.ndim - 3
+    moved = array.transpose(*range(lead), *(lead + axis for axis in orientation.axes))
+    return moved[(..., *(slice(None, None, -1 if flip else 1) for flip in orientation.flips))]
+
+
+def from_canonical(array: Array, orientation: Orientation) -> Array:
+    """View of an array (..., D, H, W) as (..., I, J, K): the exact inverse of `to_canonical`."""
+    lead = array.ndim - 3
+    unflipped = array[(..., *(slice(None, None, -1 if flip else 1) for flip in orientation.flips))]
+    back = np.argsort(orientation.axes)
+    return unflipped.transpose(*range(lead), *(lead + int(axis) for axis in back))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Grid:
+    """The voxel grid of a scan as its file states it, and its canonical view.
+
+    Carries what a written output must share with its scan: shape, affine, NIfTI sform and qform with codes, and units.
+    """
+
+    shape_ijk: Shape
+    """Size along the file's own three axes."""
+    affine_ijk: Affine
+    """(4, 4) file voxel index to RAS+ millimetres."""
+    sform: Affine | None = None
+    """NIfTI sform, None if the file has none (code 0) or the format knows none."""
+    sform_code: int = 0
+    qform: Affine | None = None
+    """NIfTI qform, None if the file has none (code 0) or the format knows none."""
+    qform_code: int = 0
+    units: str = "mm"
+    """Unit that the file's header states; `affine_ijk` is in millimetres whatever it says."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """JSON values that only the file's own format understands, such as NRRD's space or stored pixdim."""
+
+    @cached_property
+    def orientation(self) -> Orientation:
+        """How the file's axes become D, H, W."""
+        return orientation_of(self.affine_ijk)
+
+    @property
+    def shape_dhw(self) -> Shape:
+        """Size along D, H, W."""
+        d, h, w = self.orientation.axes
+        return (self.shape_ijk[d], self.shape_ijk[h], self.shape_ijk[w])
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """Distance of neighbouring voxels along D, H, W in mm."""
+        lengths = np.linalg.norm(self.affine_ijk[:3, :3], axis=0)
+        d, h, w = (float(lengths[axis]) for axis in self.orientation.axes)
+        return (d, h, w)
+
+    @cached_property
+    def affine_dhw(self) -> Affine:
+        """(4, 4) canonical voxel index (d, h, w) to RAS+ millimetres."""
+        canonical_to_file = np.zeros((4, 4))
+        canonical_to_file[3, 3] = 1.0
+        for canonical, (axis, flip) in enumerate(zip(self.orientation.axes, self.orientation.flips, strict=True)):
+            canonical_to_file[axis, canonical] = -1.0 if flip else 1.0
+            canonical_to_file[axis, 3] = self.shape_ijk[axis] - 1 if flip else 0.0
+        affine: Affine = self.affine_ijk @ canonical_to_file
+        return affine
+
+    def differences(self, other: "Grid", *, tolerance_voxels: float = 0.01) -> list[str]:
+        """What differs between two grids, in words; empty if they are the same.
+
+        Shape, spacing, origin and direction are compared along D, H, W. A difference counts if it moves some voxel of
+        the grid by more than `tolerance_voxels` of the smallest spacing.
+        """
+        if self.shape_dhw != other.shape_dhw:
+            return [f"shape {self.shape_dhw} against {other.shape_dhw}"]
+        found: list[str] = []
+        tolerance_mm = tolerance_voxels * min(self.spacing_mm)
+        if any(
+            abs(a - b) * size > tolerance_mm
+            for a, b, size in zip(self.spacing_mm, other.spacing_mm, self.shape_dhw, strict=True)
+        ):
+            found.append(f"spacing {_numbers(self.spacing_mm)} against {_numbers(other.spacing_mm)} mm")
+        if np.linalg.norm(self.affine_dhw[:3, 3] - other.affine_dhw[:3, 3]) > tolerance_mm:
+            found.append(f"origin {_numbers(self.affine_dhw[:3, 3])} against {_numbers(other.affine_dhw[:3, 3])} mm")
+        turned = _directions(self.affine_dhw) - _directions(other.affine_dhw)
+        reach = turned * (np.asarray(self.shape_dhw) * np.asarray(self.spacing_mm))
+        if np.linalg.norm(reach, axis=0).max() > tolerance_mm:
+            angles = np.degrees(
+                np.arccos(np.clip((_directions(self.affine_dhw) * _directions(other.affine_dhw)).sum(0), -1, 1))
+            )
+            found.append(f"direction of D, H, W turned by {_numbers(angles)} degrees")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; `from_dict` restores it exactly."""
+        return {
+            "shape_ijk": list(self.shape_ijk),
+            "affine_ijk": self.affine_ijk.tolist(),
+            "sform": None if self.sform is None else self.sform.tolist(),
+            "sform_code": self.sform_code,
+            "qform": None if self.qform is None else self.qform.tolist(),
+            "qform_code": self.qform_code,
+            "units": self.units,
+            "extra": self.extra,
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Grid":
+        """Grid from its JSON form."""
+        i, j, k = value["shape_ijk"]
+        return cls(
+            shape_ijk=(i, j, k),
+            affine_ijk=np.asarray(value["affine_ijk"], dtype=np.float64),
+            sform=None if value["sform"] is None else np.asarray(value["sform"], dtype=np.float64),
+            sform_code=value["sform_code"],
+            qform=None if value["qform"] is None else np.asarray(value["qform"], dtype=np.float64),
+            qform_code=value["qform_code"],
+            units=value["units"],
+            extra=value["extra"],
+        )
+
+
+def _directions(affine: Affine) -> Affine:
+    columns: Affine = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return columns
+
+
+def _numbers(values: Sequence[float] | Affine) -> str:
+    return "(" + ", ".join(f"{value:.4g}" for value in values) + ")"
