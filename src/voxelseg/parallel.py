@@ -1,0 +1,57 @@
+"""Work spread over processes, with the worker's own error reaching the user."""
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import TypeVar
+
+from voxelseg.errors import WorkerError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def map_unordered(
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index of the item, function(item)) as results arrive; in this process if `workers` is below 2.
+
+    At most two items per worker are in flight, so results do not pile up. `function` and its results must be
+    picklable. An exception in a worker is raised here as it is; a worker that dies (out of memory, killed) raises
+    WorkerError naming the items that were in work.
+    """
+    if workers < 2 or len(items) < 2:
+        for index, item in enumerate(items):
+            yield index, function(item)
+        return
+    pool = ProcessPoolExecutor(
+        min(workers, len(items)), mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent
+    )
+    in_flight: dict[Future[Result], int] = {}
+    upcoming = iter(range(len(items)))
+    try:
+        while True:
+            while len(in_flight) < 2 * workers and (index := next(upcoming, None)) is not None:
+                in_flight[pool.submit(function, items[index])] = index
+            if not in_flight:
+                break
+            done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+            for future in done:
+                index = in_flight.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool as error:
+                    raise WorkerError(
+                        "a worker process died without an error of its own, which mostly means that the memory ran "
+                        f"out. In work were: {', '.join(str(items[i]) for i in sorted({index, *in_flight.values()}))}. "
+                        "Try fewer workers (--workers 1)."
+                    ) from error
+                yield index, result
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
