@@ -1,0 +1,164 @@
+"""Plain 3D U-Net as nnU-Net v2 trains it (Isensee et al., Nature Methods 2021; PlainConvUNet of MIC-DKFZ).
+
+B batch, C channels, D H W depth, height, width in voxels, K classes.
+Each stage is a few convolution - instance norm - leaky ReLU steps, the first of them strided; transposed convolutions
+lead back up, and skips are concatenated. Strides and kernels are per level and axis, so anisotropic plans work.
+nnU-Net derives them from each data set; the defaults here are five isotropic levels.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from voxelseg.errors import ConfigError
+from voxelseg.nets.network import Network
+from voxelseg.ops.norm import instance_norm
+
+NEGATIVE_SLOPE = 0.01
+
+PerAxis = int | Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Options of a U-Net; the defaults are nnU-Net's widths on five isotropic levels."""
+
+    in_channels: int
+    """Channels of the input."""
+    num_classes: int
+    """Output channels, background included."""
+    width: int = 32
+    """Channels at full resolution; they double with each level."""
+    max_width: int = 320
+    """Upper bound of the channels."""
+    strides: tuple[tuple[int, ...], ...] = ((1, 1, 1), (2, 2, 2), (2, 2, 2), (2, 2, 2), (2, 2, 2))
+    """Stride of each level per axis; one number stands for all axes, the first level has 1."""
+    kernels: tuple[tuple[int, ...], ...] | int = 3
+    """Kernel size of each level per axis, odd; one number stands for all."""
+    convs_per_stage: int = 2
+    """Convolutions of each encoder and decoder stage."""
+    deep_supervision: bool = False
+    """Whether every decoder stage has a head, not only the last."""
+
+    def __post_init__(self) -> None:
+        for name in ("in_channels", "num_classes", "width", "max_width", "convs_per_stage"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: expected a positive integer.")
+        strides = tuple(_three("strides", level) for level in self.strides)
+        if len(strides) < 2 or strides[0] != (1, 1, 1):
+            raise ConfigError(f"strides = {self.strides}: expected at least two levels, the first with stride 1.")
+        kernels: Sequence[PerAxis] = (
+            (self.kernels,) * len(strides) if isinstance(self.kernels, int) else tuple(self.kernels)
+        )
+        if len(kernels) != len(strides):
+            raise ConfigError(f"kernels = {self.kernels}: expected one per level ({len(strides)}), or one for all.")
+        object.__setattr__(self, "strides", strides)
+        object.__setattr__(self, "kernels", tuple(_three("kernels", level) for level in kernels))
+        if any(size % 2 == 0 for level in kernels for size in _three("kernels", level)):
+            raise ConfigError(f"kernels = {self.kernels}: expected odd sizes.")
+
+
+def _three(name: str, value: PerAxis) -> tuple[int, int, int]:
+    sizes = (value,) * 3 if isinstance(value, int) else tuple(value)
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ConfigError(f"{name}: {value!r} is not a positive integer or three of them (D, H, W).")
+    return (sizes[0], sizes[1], sizes[2])
+
+
+class ConvNormReLU(nn.Module):
+    """Convolution, instance norm, leaky ReLU."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, *, kernel: tuple[int, ...], stride: tuple[int, ...] = (1, 1, 1)
+    ) -> None:
+        super().__init__()
+        padding = tuple(size // 2 for size in kernel)
+        self.conv = nn.Conv3d(in_channels, out_channels, kernel, stride, padding)  # type: ignore[arg-type]
+        self.norm = nn.InstanceNorm3d(out_channels, affine=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_out, D / stride, H / stride, W / stride)."""
+        y = instance_norm(self.conv(x), self.norm.weight, self.norm.bias, eps=self.norm.eps)
+        return F.leaky_relu(y, NEGATIVE_SLOPE, inplace=True)
+
+
+def _stage(
+    in_channels: int, out_channels: int, *, num_convs: int, kernel: tuple[int, ...], stride: tuple[int, ...] = (1, 1, 1)
+) -> nn.Sequential:
+    first = ConvNormReLU(in_channels, out_channels, kernel=kernel, stride=stride)
+    others = (ConvNormReLU(out_channels, out_channels, kernel=kernel) for _ in range(num_convs - 1))
+    return nn.Sequential(first, *others)
+
+
+class UNet(Network):
+    """Encoder, decoder with concatenated skips, and pointwise heads."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        strides = config.strides
+        assert not isinstance(config.kernels, int), "UNetConfig gives one kernel per level"
+        kernels = config.kernels
+        levels = range(len(strides))
+        reach = [tuple(prod(stride[axis] for stride in strides[: level + 1]) for axis in range(3)) for level in levels]
+        num_heads = len(strides) - 1 if config.deep_supervision else 1
+        super().__init__(reach[:num_heads], divisor=reach[-1], in_channels=config.in_channels)
+        self.config = config
+        widths = [min(config.width * 2**level, config.max_width) for level in levels]
+        self.encoder = nn.ModuleList(
+            _stage(
+                config.in_channels if level == 0 else widths[level - 1],
+                widths[level],
+                num_convs=config.convs_per_stage,
+                kernel=kernels[level],
+                stride=strides[level],
+            )
+            for level in levels
+        )
+        self.up = nn.ModuleList(  # up[i] leads from level i + 1 to i
+            nn.ConvTranspose3d(widths[level + 1], widths[level], strides[level + 1], strides[level + 1])  # type: ignore[arg-type]
+            for level in levels[:-1]
+        )
+        self.decoder = nn.ModuleList(
+            _stage(2 * widths[level], widths[level], num_convs=config.convs_per_stage, kernel=kernels[level])
+            for level in levels[:-1]
+        )
+        self.heads = nn.ModuleList(nn.Conv3d(widths[level], config.num_classes, 1) for level in range(num_heads))
+        self.apply(_kaiming)
+
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the encoder stages."""
+        return chain(self.encoder.parameters())
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits (B, K, D, H, W); with deep supervision the list of all decoder stages, full resolution first."""
+        self.check_input(x)
+        skips: list[Tensor] = []
+        for stage in self.encoder:
+            x = stage(x)
+            skips.append(x)
+        x = skips.pop()
+        outputs: list[Tensor] = []
+        for level in reversed(range(len(self.up))):
+            x = self.decoder[level](torch.cat((self.up[level](x), skips.pop()), dim=1))
+            if level == 0 or self.deep_supervision:
+                outputs.append(self.heads[level](x))
+        return outputs[::-1] if self.deep_supervision else outputs[0]
+
+
+def _kaiming(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+        nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "unet": {},
+    "unet_s": {"width": 16, "strides": (1, 2, 2, 2)},  # ours, for CPUs
+}
+"""Options of each named size."""
