@@ -27,8 +27,8 @@ def map_unordered(
     WorkerError naming the items that were in work.
     """
     if workers < 2 or len(items) < 2:
-        for index, item in enumerate(items):
-            yield index, function(item)
+        for position, item in enumerate(items):
+            yield position, function(item)
         return
     pool = ProcessPoolExecutor(
         min(workers, len(items)), mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent

@@ -10,6 +10,7 @@ from voxelseg.files import read_json, sha256_of_json, write_json
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Axis = Annotated[int, Field(ge=0, le=2)]
 
 
 class Normalization(BaseModel):
@@ -50,7 +51,7 @@ class Plan(BaseModel):
     patch_size: tuple[PositiveInt, PositiveInt, PositiveInt]
     """Voxels that the network sees at once."""
     batch_size: PositiveInt
-    mirror_axes: tuple[Literal[0, 1, 2], ...]
+    mirror_axes: tuple[Axis, ...]
     """Axes (0 D, 1 H, 2 W) along which mirroring is harmless, in training and at prediction."""
     median_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     """Median size of the cases after cropping and resampling; for information."""

@@ -107,7 +107,8 @@ def _target_spacing(spacings: Float, shapes: Float) -> tuple[Float, bool]:
 
 
 def _rounded_up(sizes: npt.NDArray[np.int_], multiples: npt.ArrayLike) -> npt.NDArray[np.int_]:
-    return -(-sizes // np.asarray(multiples)) * np.asarray(multiples)
+    rounded: npt.NDArray[np.int_] = -(-sizes // np.asarray(multiples)) * np.asarray(multiples)
+    return rounded
 
 
 def _patch_size(median_shape: npt.NDArray[np.int_], steps: list[int], limits: PlanLimits) -> npt.NDArray[np.int_]:

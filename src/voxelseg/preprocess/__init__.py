@@ -1,0 +1,1 @@
+"""From scans to arrays that a network reads: crop, normalise, resample, store."""
