@@ -1,0 +1,1 @@
+"""Random patches from the store: drawing, augmentation, loading."""
