@@ -1,19 +1,19 @@
 """Voxel grids and orientation: the only place that permutes axes.
 
-Files store voxels along axes i, j, k that may point anywhere; inside voxelseg every array is canonical, (D, H, W) running
-inferior to superior, posterior to anterior, left to right (S, A, R of RAS+). Going between the two takes an axis
-permutation and flips only, so no voxel value changes and the way back is exact.
+Files store voxels along axes i, j, k that may point anywhere; inside voxelseg every array is canonical, (D, H, W)
+running inferior to superior, posterior to anterior, left to right (S, A, R of RAS+). Going between the two takes an
+axis permutation and flips only, so no voxel value changes and the way back is exact.
 Affines map voxel indices to millimetres in RAS+ world coordinates, as in NIfTI and NiBabel.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import permutations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from nibabel.orientations import io_orientation
 
 from voxelseg.errors import DataError
 
@@ -22,7 +22,8 @@ Shape = tuple[int, int, int]
 Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
 
-_WORLD_AXIS_OF = {"D": 2, "H": 1, "W": 0}  # superior, anterior, right are axes 2, 1, 0 of RAS+
+_WORLD_AXES_DHW = (2, 1, 0)  # superior, anterior, right among the axes of RAS+
+_TIE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -36,33 +37,45 @@ class Orientation:
 
 
 def orientation_of(affine_ijk: Affine) -> Orientation:
-    """Closest orientation of the file's axes to superior, anterior, right; works for oblique and sheared affines."""
-    closest = io_orientation(affine_ijk)  # row per file axis: world axis, direction
-    if np.isnan(closest).any():
+    """Orientation whose axes lie closest to superior, anterior, right; works for oblique and sheared affines.
+
+    The choice between axes that lie equally close, as in a scan tilted by 45 degrees, does not depend on rounding, so
+    an image and its label map are always turned the same way. DataError if an axis has no length or direction.
+    """
+    columns = np.asarray(affine_ijk, dtype=np.float64)[:3, :3]
+    lengths = np.linalg.norm(columns, axis=0)
+    if not np.isfinite(columns).all() or (lengths == 0).any() or abs(np.linalg.det(columns / lengths)) < 1e-6:
         raise DataError(
-            f"the affine has a zero or degenerate axis:\n{np.asarray(affine_ijk)}. Repair the scan's header."
+            f"the affine has a zero, infinite or degenerate axis: {np.asarray(affine_ijk).tolist()}. "
+            "Repair the scan's header."
         )
-    axes, flips = [], []
-    for world in _WORLD_AXIS_OF.values():
-        file_axis = int(np.flatnonzero(closest[:, 0] == world)[0])
-        axes.append(file_axis)
-        flips.append(bool(closest[file_axis, 1] < 0))
-    return Orientation((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+    left, _, right = np.linalg.svd(columns / lengths)
+    closest_rotation = left @ right  # rows: world axes; columns: file axes
+    choices = list(permutations(range(3)))
+    scores = [abs(closest_rotation[_WORLD_AXES_DHW, axes]).sum() for axes in choices]
+    axes = next(axes for axes, score in zip(choices, scores, strict=True) if score > max(scores) - _TIE)
+    d, h, w = (bool(value < 0) for value in closest_rotation[_WORLD_AXES_DHW, axes])
+    return Orientation((axes[0], axes[1], axes[2]), (d, h, w))
 
 
 def to_canonical(array: Array, orientation: Orientation) -> Array:
     """View of an array (..., I, J, K) as (..., D, H, W)."""
     lead = array.ndim - 3
     moved = array.transpose(*range(lead), *(lead + axis for axis in orientation.axes))
-    return moved[(..., *(slice(None, None, -1 if flip else 1) for flip in orientation.flips))]
+    return _flipped(moved, orientation)
 
 
 def from_canonical(array: Array, orientation: Orientation) -> Array:
     """View of an array (..., D, H, W) as (..., I, J, K): the exact inverse of `to_canonical`."""
     lead = array.ndim - 3
-    unflipped = array[(..., *(slice(None, None, -1 if flip else 1) for flip in orientation.flips))]
     back = np.argsort(orientation.axes)
-    return unflipped.transpose(*range(lead), *(lead + int(axis) for axis in back))
+    return _flipped(array, orientation).transpose(*range(lead), *(lead + int(axis) for axis in back))
+
+
+def _flipped(array: Array, orientation: Orientation) -> Array:
+    d, h, w = (slice(None, None, -1 if flip else 1) for flip in orientation.flips)
+    view: Array = array[..., d, h, w]
+    return view
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -77,15 +90,15 @@ class Grid:
     affine_ijk: Affine
     """(4, 4) file voxel index to RAS+ millimetres."""
     sform: Affine | None = None
-    """NIfTI sform, None if the file has none (code 0) or the format knows none."""
+    """NIfTI sform in the file's units, None if the file has none (code 0) or the format knows none."""
     sform_code: int = 0
     qform: Affine | None = None
-    """NIfTI qform, None if the file has none (code 0) or the format knows none."""
+    """NIfTI qform in the file's units, None if the file has none (code 0), a damaged one, or the format knows none."""
     qform_code: int = 0
     units: str = "mm"
-    """Unit that the file's header states; `affine_ijk` is in millimetres whatever it says."""
+    """Unit that the file's header states: mm, m, um or unknown; `affine_ijk` is in millimetres whatever it says."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """JSON values that only the file's own format understands, such as NRRD's space or stored pixdim."""
+    """JSON values that only the file's own format understands, such as NIfTI's version and pixdim."""
 
     @cached_property
     def orientation(self) -> Orientation:
