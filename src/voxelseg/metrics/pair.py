@@ -12,7 +12,7 @@ from voxelseg.errors import DataError
 from voxelseg.geometry import Spacing
 
 Mask = npt.NDArray[np.bool_]
-Distances = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class MaskPair:
     """Boolean masks (D, H, W) on one grid.
 
     A surface is the set of foreground voxels with at least one of their six face neighbours in the background;
-    everything outside the image is background, so the image border is surface too. Distances are between voxel
+    everything outside the image is background, so the image border is surface too. Floats are between voxel
     centres, in mm. This is the boundary of `monai.metrics` without `use_subvoxels`.
     """
 
@@ -71,7 +71,7 @@ class MaskPair:
         return float(np.linalg.norm(np.multiply(self.reference.shape, self.spacing_mm)))
 
     @cached_property
-    def surface_distances_mm(self) -> tuple[Distances, Distances]:
+    def surface_distances_mm(self) -> tuple[Floats, Floats]:
         """Distance of each reference surface voxel to the nearest predicted one, and the other way round.
 
         Only for two masks that are not empty. Measured on ellipsoids of 2 000 to 120 000 surface voxels, nearest
@@ -99,7 +99,8 @@ def bounding_box(*masks: Mask) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def surface_points_mm(mask: Mask, spacing_mm: Spacing) -> npt.NDArray[np.float64]:
+def surface_points_mm(mask: Mask, spacing_mm: Spacing) -> Floats:
     """Positions (N, 3) in mm of the surface voxels of a mask (D, H, W)."""
     surface: Mask = mask & ~binary_erosion(mask)
-    return np.argwhere(surface).astype(np.float64) * np.asarray(spacing_mm)
+    points: Floats = np.argwhere(surface).astype(np.float64) * np.asarray(spacing_mm)
+    return points

@@ -25,6 +25,13 @@ class Metric:
     options: tuple[str, ...] = ()
     """Which of the options of an evaluation it depends on."""
 
+    @property
+    def definition(self) -> str:
+        """Its reading in words."""
+        unit = f" in {self.unit}" if self.unit else ""
+        direction = "higher" if self.higher_is_better else "lower"
+        return f"{self.title}{unit}; {direction} is better; exactly one mask empty: {self.one_empty}. {self.source}."
+
     def __call__(self, pair: MaskPair, *, tolerance_mm: float) -> float:
         """Score of a pair of masks under the options of an evaluation, of which each metric takes its own."""
         available = {"tolerance_mm": tolerance_mm}

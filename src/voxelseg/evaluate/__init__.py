@@ -1,0 +1,8 @@
+"""Scores of predicted label maps against reference label maps: cases.csv and summary.json."""
+
+from voxelseg.evaluate.case import ClassScore
+from voxelseg.evaluate.evaluation import Evaluation, read_evaluation
+from voxelseg.evaluate.folders import evaluate, evaluate_pairs
+from voxelseg.evaluate.table import class_table
+
+__all__ = ["ClassScore", "Evaluation", "class_table", "evaluate", "evaluate_pairs", "read_evaluation"]

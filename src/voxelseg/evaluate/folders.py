@@ -1,0 +1,170 @@
+"""A folder of predictions against a folder of references."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from voxelseg.data.labels import LabelScheme
+from voxelseg.data.layouts.description import DESCRIPTION_FILE, read_description, visible_files
+from voxelseg.errors import ConfigError, DataError
+from voxelseg.evaluate.case import ClassScore, LabelPair, score_files
+from voxelseg.evaluate.evaluation import Evaluation
+from voxelseg.io import is_image, strip_suffix
+from voxelseg.metrics import METRICS
+from voxelseg.parallel import map_unordered
+
+_MOST_LISTED = 50
+
+
+def evaluate(
+    prediction: Path,
+    reference: Path,
+    out: Path,
+    *,
+    labels: LabelScheme | None = None,
+    tolerance_mm: float = 1.0,
+    allow_missing: bool = False,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Scores of the label maps in folder `prediction` against those in folder `reference`; writes them into `out`.
+
+    Files belong together if their names are equal without the suffix; formats may differ. Two files make one case.
+    `labels` names the classes; None takes them from dataset.json in the reference folder or the one above, else each
+    label value is a class. `tolerance_mm` is that of the surface Dice. References without prediction are an error,
+    unless `allow_missing` leaves them out; predictions without reference are left out and noted. `workers` processes
+    each hold one case; `progress` is called with the numbers of cases done and in all.
+    Raises DataError listing every case that cannot be scored; nothing is then written.
+    """
+    prediction, reference = Path(prediction), Path(reference)
+    pairs, notes = match_files(prediction, reference, allow_missing=allow_missing)
+    if labels is None:
+        labels = labels_near(reference)
+    return evaluate_pairs(
+        pairs, out, labels=labels, tolerance_mm=tolerance_mm, workers=workers, notes=notes, progress=progress
+    )
+
+
+def evaluate_pairs(
+    pairs: Sequence[LabelPair | tuple[str, Path, Path]],
+    out: Path | None,
+    *,
+    labels: LabelScheme | None,
+    tolerance_mm: float = 1.0,
+    workers: int = 1,
+    notes: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Scores of (case id, prediction file, reference file), cases sorted by id; see `evaluate`.
+
+    Written into folder `out` unless that is None.
+    """
+    if not 0 <= tolerance_mm < math.inf:
+        raise ConfigError(f"tolerance_mm must be a number of at least 0, got {tolerance_mm}.")
+    ordered = sorted(
+        (pair if isinstance(pair, LabelPair) else LabelPair(*pair) for pair in pairs), key=lambda p: p.case
+    )
+    results: dict[int, tuple[ClassScore, ...] | str] = {}
+    score = partial(_scores_or_fault, labels=labels, tolerance_mm=tolerance_mm)
+    for index, result in map_unordered(score, ordered, workers=workers):
+        results[index] = result
+        if progress is not None:
+            progress(len(results), len(ordered))
+    faults = [fault for _, fault in sorted(results.items()) if isinstance(fault, str)]
+    if faults:
+        raise DataError(
+            f"{len(faults)} of {len(ordered)} cases cannot be scored; nothing was written.\n" + _listed(faults)
+        )
+    scores = [result for _, result in sorted(results.items()) if not isinstance(result, str)]
+    if labels is None:
+        scores = _with_all_values(scores, [pair.case for pair in ordered])
+    if not any(scores):
+        raise DataError("no label map has a value other than 0, and no class is named: there is nothing to score.")
+    evaluation = Evaluation(tuple(score for case in scores for score in case), tolerance_mm, tuple(notes))
+    if out is not None:
+        evaluation.write(Path(out))
+    return evaluation
+
+
+def _scores_or_fault(
+    pair: LabelPair, *, labels: LabelScheme | None, tolerance_mm: float
+) -> tuple[ClassScore, ...] | str:
+    try:
+        return score_files(pair, labels, tolerance_mm=tolerance_mm)
+    except DataError as error:
+        return str(error)
+
+
+def _with_all_values(scores: list[tuple[ClassScore, ...]], cases: list[str]) -> list[tuple[ClassScore, ...]]:
+    """Adds, to every case, the values that occur only in other cases: both masks are empty there."""
+    names = sorted({score.name for case in scores for score in case}, key=int)
+    completed = []
+    for case, found in zip(cases, scores, strict=True):
+        known = {score.name: score for score in found}
+        undefined = dict.fromkeys(METRICS, math.nan)
+        completed.append(tuple(known.get(name, ClassScore(case, name, undefined, 0.0, 0.0)) for name in names))
+    return completed
+
+
+def match_files(
+    prediction: Path, reference: Path, *, allow_missing: bool = False
+) -> tuple[list[LabelPair], tuple[str, ...]]:
+    """Pairs of files with equal names (suffix aside), and a note on predictions without reference.
+
+    Raises DataError if a folder has no label map or two of one name, or listing the references without prediction.
+    """
+    if reference.is_file() and prediction.is_file():
+        return [LabelPair(strip_suffix(reference.name), prediction, reference)], ()
+    references, predictions = _label_maps(reference, "reference"), _label_maps(prediction, "prediction")
+    missing = [case for case in references if case not in predictions]
+    if missing and (len(missing) == len(references) or not allow_missing):
+        raise DataError(
+            f"{prediction}: {len(missing)} of {len(references)} cases of {reference} have no prediction: "
+            f"{_shortened(missing)}. Files belong together if their names are equal without the suffix. Predict these "
+            "cases too, or score only those with a prediction (--allow-missing)."
+        )
+    extra = [case for case in predictions if case not in references]
+    notes = [f"{len(extra)} predictions have no reference and are left out: {_shortened(extra)}"] if extra else []
+    if missing:
+        notes.append(f"{len(missing)} references have no prediction and are left out: {_shortened(missing)}")
+    pairs = [LabelPair(case, predictions[case], references[case]) for case in references if case in predictions]
+    return pairs, tuple(notes)
+
+
+def _label_maps(folder: Path, role: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"{folder}: the {role} folder {found}. Give a folder of label maps (or two files to compare).")
+    files = [file for file in visible_files(folder) if is_image(file)]
+    if not files:
+        inside = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()]
+        hint = f" Did you mean one of its folders {inside}?" if inside else ""
+        raise DataError(f"{folder}: no label map (NIfTI, NRRD, MetaImage) in the {role} folder.{hint}")
+    count = Counter(strip_suffix(file.name) for file in files)
+    twice = [file.name for file in files if count[strip_suffix(file.name)] > 1]
+    if twice:
+        raise DataError(f"{folder}: several files of one case: {_shortened(twice)}. Keep one per case.")
+    return {strip_suffix(file.name): file for file in files}
+
+
+def labels_near(reference: Path) -> LabelScheme | None:
+    """Classes described by dataset.json in the reference folder, or the one above it; None if there is no description.
+
+    Raises DataError if that file is damaged.
+    """
+    folder = (reference if reference.is_dir() else reference.parent).absolute()
+    for candidate in (folder / DESCRIPTION_FILE, folder.parent / DESCRIPTION_FILE):
+        if candidate.is_file():
+            return read_description(candidate).labels
+    return None
+
+
+def _shortened(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more
+
+
+def _listed(faults: Sequence[str]) -> str:
+    return "\n".join(f"- {fault}" for fault in faults)

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from voxelseg.data.labels import LabelClass, LabelScheme
+from voxelseg.errors import DataError
+from voxelseg.evaluate.case import LabelPair, labels_of_values, score_files, score_label_maps
+from voxelseg.geometry import Grid
+from voxelseg.io import write_volume
+from voxelseg.volume import Volume
+
+LABELS = LabelScheme((LabelClass("liver", (1,), 1), LabelClass("spleen", (2,), 2)))
+# File axes i, j, k run right, anterior, superior with 0.5, 1 and 3 mm: spacing (3, 1, 0.5) along D, H, W.
+AFFINE = np.diag([0.5, 1.0, 3.0, 1.0])
+
+
+def save(path, array_dhw, affine=AFFINE):
+    array = np.asarray(array_dhw)
+    d, h, w = array.shape
+    shape = (w, h, d) if affine[0, 0] else (h, w, d)
+    write_volume(path, Volume(array[None], Grid(shape_ijk=shape, affine_ijk=affine)))
+    return path
+
+
+def label_map(**voxels_of_value):
+    label = np.zeros((3, 4, 5), np.uint8)
+    for value, voxels in voxels_of_value.items():
+        label.flat[list(voxels)] = int(value.removeprefix("v"))
+    return label
+
+
+def scores(reference, prediction, labels=LABELS):
+    found = score_label_maps(
+        reference, prediction, labels, case="a", spacing_mm=(3.0, 1.0, 0.5), voxel_mm3=1.5, tolerance_mm=1.0
+    )
+    return {score.name: score for score in found}
+
+
+def test_each_class_is_scored_and_its_volumes_are_in_mm3():
+    found = scores(label_map(v1=[0, 1, 2], v2=[40]), label_map(v1=[1, 2], v2=[40, 41]))
+    assert found["liver"].metrics["dice"] == pytest.approx(4 / 5)
+    assert (found["liver"].volume_reference_mm3, found["liver"].volume_prediction_mm3) == (4.5, 3.0)
+    assert found["spleen"].metrics["dice"] == pytest.approx(2 / 3)
+
+
+def test_voxels_with_the_ignore_label_are_neither_hit_nor_miss():
+    labels = LabelScheme(LABELS.classes, ignore=9)
+    found = scores(label_map(v1=[0, 1], v9=[2, 3, 4]), label_map(v1=[0, 1, 2, 3], v2=[4]), labels)
+    assert found["liver"].metrics["dice"] == 1.0
+    assert np.isnan(found["spleen"].metrics["dice"])
+
+
+def test_regions_join_label_values_and_may_overlap():
+    labels = LabelScheme((LabelClass("whole", (1, 2), 1), LabelClass("core", (2,), 2)))
+    found = scores(label_map(v1=[0, 1], v2=[2]), label_map(v1=[0], v2=[1, 2]), labels)
+    assert found["whole"].metrics["dice"] == 1.0
+    assert found["core"].metrics["dice"] == pytest.approx(2 / 3)
+
+
+def test_without_description_each_value_in_either_map_is_a_class():
+    labels = labels_of_values(label_map(v1=[0], v7=[3]), label_map(v2=[0]))
+    assert labels is not None
+    assert labels.names == ("1", "2", "7")
+    assert labels_of_values(label_map(), label_map()) is None
+
+
+def test_files_stored_along_other_axes_are_compared_in_space(tmp_path):
+    label = label_map(v1=[0, 1, 2], v2=[40])
+    turned = np.array([[0.0, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    pair = LabelPair("a", save(tmp_path / "p.nii.gz", label, turned), save(tmp_path / "r.nrrd", label))
+    assert [score.metrics["dice"] for score in score_files(pair, LABELS, tolerance_mm=1.0)] == [1.0, 1.0]
+
+
+def test_spacing_of_the_file_reaches_the_distances(tmp_path):
+    reference, prediction = label_map(v1=[0]), label_map(v1=[20])  # neighbours along D, 3 mm apart
+    pair = LabelPair("a", save(tmp_path / "p.nii.gz", prediction), save(tmp_path / "r.nii.gz", reference))
+    found = score_files(pair, LABELS, tolerance_mm=1.0)[0]
+    assert found.metrics["hd95_mm"] == pytest.approx(3.0)
+    assert found.volume_reference_mm3 == pytest.approx(1.5)
+
+
+def test_files_on_different_grids_are_refused(tmp_path):
+    shifted = AFFINE.copy()
+    shifted[0, 3] = 4.0
+    label = label_map(v1=[0])
+    pair = LabelPair("a", save(tmp_path / "p.nii.gz", label, shifted), save(tmp_path / "r.nii.gz", label))
+    with pytest.raises(DataError, match=r"p\.nii\.gz: not on the grid of .*r\.nii\.gz: origin"):
+        score_files(pair, LABELS, tolerance_mm=1.0)
+
+
+def test_values_that_the_description_does_not_know_are_refused(tmp_path):
+    pair = LabelPair(
+        "a", save(tmp_path / "p.nii.gz", label_map(v5=[0])), save(tmp_path / "r.nii.gz", label_map(v1=[0]))
+    )
+    with pytest.raises(DataError, match=r"p\.nii\.gz: label values \[5\] are not in the data set's description"):
+        score_files(pair, LABELS, tolerance_mm=1.0)

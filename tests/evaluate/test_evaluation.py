@@ -1,0 +1,104 @@
+import json
+import math
+
+import pytest
+
+from voxelseg.errors import DataError
+from voxelseg.evaluate import ClassScore, Evaluation, read_evaluation
+from voxelseg.evaluate.evaluation import spread
+
+NAN = math.nan
+
+
+def score(case, name, dice, reference_mm3=10.0, prediction_mm3=10.0):
+    metrics = {"dice": dice, "surface_dice": dice / 2, "hd95_mm": 10 * dice}
+    return ClassScore(case, name, metrics, reference_mm3, prediction_mm3)
+
+
+EVALUATION = Evaluation(
+    (
+        score("a", "liver", 0.5),
+        score("a", "spleen", NAN, 0.0, 0.0),
+        score("b", "liver", 0.8),
+        score("b", "spleen", 0.9),
+        score("c", "liver", 0.0, 10.0, 0.0),
+        score("c", "spleen", 0.0, 0.0, 5.0),
+    ),
+    tolerance_mm=1.0,
+    notes=("one note",),
+)
+
+
+def test_spread_leaves_undefined_values_out_and_counts_them():
+    found = spread([1.0, NAN, 2.0, 6.0])
+    assert (found.mean, found.median, found.min, found.max, found.n, found.undefined) == (3.0, 2.0, 1.0, 6.0, 3, 1)
+    assert found.std == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
+
+
+def test_spread_of_one_value_has_no_standard_deviation():
+    assert math.isnan(spread([1.0]).std)
+
+
+def test_spread_of_nothing_defined_is_undefined():
+    found = spread([NAN, NAN])
+    assert math.isnan(found.mean)
+    assert (found.n, found.undefined) == (0, 2)
+
+
+def test_mean_is_over_classes_of_the_mean_over_cases():
+    # liver (0.5 + 0.8 + 0) / 3, spleen (0.9 + 0) / 2; pooling all five values would give 0.44
+    assert EVALUATION.mean("dice") == pytest.approx((1.3 / 3 + 0.45) / 2)
+
+
+def test_case_means_leave_undefined_classes_out():
+    assert EVALUATION.case_means("dice") == pytest.approx({"a": 0.5, "b": 0.85, "c": 0.0})
+
+
+def test_summary_has_plain_means_and_spread_in_sibling_keys():
+    summary = EVALUATION.summary()
+    assert summary["mean"]["dice"] == pytest.approx((1.3 / 3 + 0.45) / 2)
+    spleen = summary["classes"]["spleen"]
+    assert spleen["dice"] == pytest.approx(0.45)
+    assert (spleen["dice_min"], spleen["dice_max"], spleen["dice_n"], spleen["dice_undefined"]) == (0.0, 0.9, 2, 1)
+    assert spleen["volume_reference_mm3"] == pytest.approx(10 / 3)
+    assert summary["num_cases"] == 3
+    assert summary["tolerance_mm"] == 1.0
+
+
+def test_empty_masks_are_counted_by_kind():
+    assert EVALUATION.summary()["empty"] == {"both": 1, "reference_only": 1, "prediction_only": 1}
+    assert EVALUATION.summary()["classes"]["liver"]["empty"] == {"both": 0, "reference_only": 0, "prediction_only": 1}
+
+
+def test_written_files_give_the_evaluation_back(tmp_path):
+    cases, summary = EVALUATION.write(tmp_path)
+    lines = cases.read_text().splitlines()
+    assert lines[0] == "case,class,dice,surface_dice,hd95_mm,volume_reference_mm3,volume_prediction_mm3"
+    assert lines[1] == "a,liver,0.5,0.25,5,10,10"
+    assert lines[2] == "a,spleen,,,,0,0"
+    assert json.loads(summary.read_text())["mean"]["dice"] == EVALUATION.mean("dice")
+    restored = read_evaluation(tmp_path)
+    assert restored.notes == ("one note",)
+    assert restored.mean("dice") == EVALUATION.mean("dice")
+    assert restored.summary()["empty"] == EVALUATION.summary()["empty"]
+
+
+def test_undefined_means_are_null_in_json(tmp_path):
+    _, summary = Evaluation((score("a", "liver", NAN, 0.0, 0.0),), 1.0).write(tmp_path)
+    content = json.loads(summary.read_text())
+    assert content["mean"]["dice"] is None
+    assert content["classes"]["liver"]["dice_n"] == 0
+
+
+def test_missing_and_damaged_files_are_data_errors(tmp_path):
+    with pytest.raises(DataError, match=r"summary\.json: file not found"):
+        read_evaluation(tmp_path)
+    EVALUATION.write(tmp_path)
+    text = (tmp_path / "cases.csv").read_text()
+    for damaged in (text.replace("0.5,0.25", "half,0.25"), text.replace("hd95_mm", "other"), text + "d,liver"):
+        (tmp_path / "cases.csv").write_text(damaged)
+        with pytest.raises(DataError, match="damaged"):
+            read_evaluation(tmp_path)
+    (tmp_path / "cases.csv").unlink()
+    with pytest.raises(DataError, match=r"cases\.csv: cannot be read"):
+        read_evaluation(tmp_path)

@@ -1,0 +1,165 @@
+import json
+
+import numpy as np
+import pytest
+
+from voxelseg.data.labels import LabelClass, LabelScheme
+from voxelseg.errors import ConfigError, DataError
+from voxelseg.evaluate import evaluate, evaluate_pairs
+from voxelseg.evaluate.folders import labels_near, match_files
+from voxelseg.geometry import Grid
+from voxelseg.io import write_volume
+from voxelseg.volume import Volume
+
+LABELS = LabelScheme((LabelClass("liver", (1,), 1), LabelClass("spleen", (2,), 2)))
+AFFINE = np.diag([0.5, 1.0, 3.0, 1.0])
+
+
+def save(path, values, affine=AFFINE):
+    """Label map (3, 4, 5) whose first voxels have the given values."""
+    label = np.zeros((3, 4, 5), np.uint8)
+    label.flat[: len(values)] = values
+    write_volume(path, Volume(label[None], Grid(shape_ijk=(5, 4, 3), affine_ijk=affine)))
+    return path
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Predictions and references of cases a and b; a is perfect, of b's three liver voxels one is found."""
+    prediction, reference = tmp_path / "prediction", tmp_path / "data" / "labelsTr"
+    save(prediction / "a.nii.gz", [1, 1, 2])
+    save(prediction / "b.mha", [1])
+    save(reference / "a.nii.gz", [1, 1, 2])
+    save(reference / "b.nrrd", [1, 1, 1])
+    return prediction, reference
+
+
+def describe(reference, labels):
+    (reference.parent / "dataset.json").write_text(json.dumps({"labels": labels}))
+
+
+def test_files_are_matched_by_name_whatever_their_format(folders, tmp_path):
+    evaluation = evaluate(*folders, tmp_path / "scores", labels=LABELS)
+    assert evaluation.cases == ("a", "b")
+    assert evaluation.values("dice", "liver") == {"a": 1.0, "b": pytest.approx(0.5)}
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    assert summary["classes"]["liver"]["dice"] == pytest.approx(0.75)
+    assert summary["classes"]["spleen"]["dice"] == 1.0
+    assert summary["mean"]["dice"] == pytest.approx(0.875)
+    assert len((tmp_path / "scores" / "cases.csv").read_text().splitlines()) == 5
+
+
+def test_class_names_come_from_the_description_above_the_references(folders, tmp_path):
+    describe(folders[1], {"background": 0, "left": 1, "right": 2})
+    assert evaluate(*folders, tmp_path / "scores").classes == ("left", "right")
+
+
+def test_without_description_label_values_are_the_names_in_every_case(folders, tmp_path):
+    assert labels_near(folders[1]) is None
+    evaluation = evaluate(*folders, tmp_path / "scores")
+    assert evaluation.classes == ("1", "2")
+    assert np.isnan(evaluation.values("dice", "2")["b"])
+    assert evaluation.summary()["classes"]["2"]["dice_undefined"] == 1
+
+
+def test_several_workers_give_the_same_scores(folders, tmp_path):
+    done = []
+    one = evaluate(*folders, tmp_path / "one", labels=LABELS)
+    evaluate(*folders, tmp_path / "two", labels=LABELS, workers=2, progress=lambda *counts: done.append(counts))
+    assert (tmp_path / "one" / "cases.csv").read_text() == (tmp_path / "two" / "cases.csv").read_text()
+    assert (tmp_path / "one" / "summary.json").read_text() == (tmp_path / "two" / "summary.json").read_text()
+    assert done == [(1, 2), (2, 2)]
+    assert one.scores
+
+
+def test_two_files_make_one_case(folders, tmp_path):
+    evaluation = evaluate(folders[0] / "b.mha", folders[1] / "b.nrrd", tmp_path / "scores", labels=LABELS)
+    assert evaluation.cases == ("b",)
+
+
+def test_references_without_prediction_are_all_listed(folders, tmp_path):
+    for case in ("c", "d"):
+        save(folders[1] / f"{case}.nii.gz", [1])
+    with pytest.raises(DataError, match=r"2 of 4 cases of .* have no prediction: c, d\."):
+        evaluate(*folders, tmp_path / "scores", labels=LABELS)
+    assert not (tmp_path / "scores").exists()
+
+
+def test_references_without_prediction_are_left_out_on_request_and_noted(folders, tmp_path):
+    save(folders[1] / "c.nii.gz", [1])
+    evaluation = evaluate(*folders, tmp_path / "scores", labels=LABELS, allow_missing=True)
+    assert evaluation.cases == ("a", "b")
+    assert evaluation.notes == ("1 references have no prediction and are left out: c",)
+
+
+def test_no_prediction_at_all_is_an_error_even_on_request(folders, tmp_path):
+    save(tmp_path / "others" / "z.nii.gz", [1])
+    with pytest.raises(DataError, match="2 of 2 cases"):
+        match_files(tmp_path / "others", folders[1], allow_missing=True)
+
+
+def test_predictions_without_reference_are_left_out_and_noted(folders, tmp_path):
+    save(folders[0] / "z.nii.gz", [1])
+    evaluation = evaluate(*folders, tmp_path / "scores", labels=LABELS)
+    assert evaluation.cases == ("a", "b")
+    assert evaluation.notes == ("1 predictions have no reference and are left out: z",)
+    assert json.loads((tmp_path / "scores" / "summary.json").read_text())["notes"] == list(evaluation.notes)
+
+
+def test_every_case_that_cannot_be_scored_is_listed_and_nothing_written(folders, tmp_path):
+    shifted = AFFINE.copy()
+    shifted[1, 3] = 2.0
+    save(folders[0] / "a.nii.gz", [1], shifted)
+    (folders[0] / "b.mha").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"(?s)2 of 2 cases cannot be scored.*a\.nii\.gz: not on the grid.*b\.mha"):
+        evaluate(*folders, tmp_path / "scores", labels=LABELS)
+    assert not (tmp_path / "scores").exists()
+
+
+def test_folders_that_hold_no_label_maps_are_explained(folders, tmp_path):
+    with pytest.raises(DataError, match="prediction folder does not exist"):
+        match_files(tmp_path / "nowhere", folders[1])
+    with pytest.raises(DataError, match=r"Did you mean one of its folders \['labelsTr'\]"):
+        match_files(folders[0], folders[1].parent)
+    with pytest.raises(DataError, match="reference folder is a file"):
+        match_files(folders[0], folders[1] / "a.nii.gz")
+
+
+def test_two_files_of_one_case_are_refused(folders):
+    save(folders[0] / "a.nrrd", [1])
+    with pytest.raises(DataError, match=r"several files of one case: a\.nii\.gz, a\.nrrd"):
+        match_files(*folders)
+
+
+def test_a_damaged_description_is_an_error(folders, tmp_path):
+    (folders[1].parent / "dataset.json").write_text("{")
+    with pytest.raises(DataError, match=r"dataset\.json"):
+        evaluate(*folders, tmp_path / "scores")
+
+
+def test_label_maps_without_any_class_cannot_be_scored(tmp_path):
+    save(tmp_path / "p" / "a.nii.gz", [])
+    save(tmp_path / "r" / "a.nii.gz", [])
+    with pytest.raises(DataError, match="nothing to score"):
+        evaluate(tmp_path / "p", tmp_path / "r", tmp_path / "scores")
+
+
+def test_an_impossible_tolerance_is_refused_before_anything_is_read(folders, tmp_path):
+    with pytest.raises(ConfigError, match="tolerance_mm"):
+        evaluate(*folders, tmp_path / "scores", tolerance_mm=-1.0)
+
+
+def test_pairs_are_scored_in_the_order_of_their_ids(folders):
+    files = [("b", folders[0] / "b.mha", folders[1] / "b.nrrd"), ("a", *(f / "a.nii.gz" for f in folders))]
+    assert evaluate_pairs(files, None, labels=LABELS).cases == ("a", "b")
+
+
+def test_real_label_maps_score_one_against_themselves(shared_data, tmp_path):
+    reference = shared_data / "msd_hippocampus" / "labelsTr"
+    files = sorted(path for path in reference.glob("*.nii.gz") if not path.name.startswith("."))[:3]
+    evaluation = evaluate_pairs(
+        [(path.name, path, path) for path in files], tmp_path / "scores", labels=labels_near(reference)
+    )
+    assert evaluation.mean("dice") == 1.0
+    assert evaluation.mean("hd95_mm") == 0.0
+    assert len(evaluation.classes) == 2
