@@ -82,17 +82,20 @@ def preprocess_label(label: Volume, placement: Placement, labels: LabelScheme) -
     return target
 
 
-def to_scan(outputs: npt.NDArray[Any], placement: Placement, *, fill: float = 0.0) -> npt.NDArray[np.float32]:
+def to_scan(
+    outputs: npt.NDArray[Any], placement: Placement, *, outside: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
     """Values (K, D, H, W) on the preprocessed grid brought back to the scan's canonical grid, linearly.
 
-    Voxels outside the crop get `fill`.
+    Voxels outside the crop get `outside` (K).
     """
     cropped = resample(outputs, placement.cropped_shape, orders_for(1, anisotropic=placement.anisotropic))
-    scan_shape = [placement.grid.shape_dhw[axis] for axis in placement.axes]
-    if tuple(scan_shape) == cropped.shape[1:]:
+    scan_shape = tuple(placement.grid.shape_dhw[axis] for axis in placement.axes)
+    if scan_shape == cropped.shape[1:]:
         whole = cropped
     else:
-        whole = np.full((outputs.shape[0], *scan_shape), fill, dtype=np.float32)
+        whole = np.empty((outputs.shape[0], *scan_shape), dtype=np.float32)
+        whole[:] = outside.reshape(-1, 1, 1, 1)
         whole[(slice(None), *placement.slices())] = cropped
     back = np.argsort(placement.axes)
     return whole.transpose(0, *(1 + int(axis) for axis in back))

@@ -1,0 +1,92 @@
+"""A network applied to a whole volume: overlapping windows, weighted towards their centres."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from itertools import combinations, product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from voxelseg.geometry import Shape
+
+
+def window_starts(size: int, window: int, overlap: float) -> list[int]:
+    """First voxels of the windows along one axis, evenly spread, so that neighbours overlap by at least `overlap`."""
+    if size <= window:
+        return [0]
+    step = max(1.0, window * (1 - overlap))
+    count = int(-(-(size - window) // step)) + 1
+    return [round(index * (size - window) / (count - 1)) for index in range(count)]
+
+
+@lru_cache(maxsize=8)
+def gaussian_weights(window: Shape) -> Tensor:
+    """Weights (D, H, W) with maximum 1 at the centre and a standard deviation of an eighth of the window.
+
+    Never 0, so that every voxel counts (Isensee et al. 2021).
+    """
+    lines = []
+    for size in window:
+        position = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+        lines.append(torch.exp(-0.5 * (position / (size / 8)) ** 2))
+    weights = lines[0][:, None, None] * lines[1][None, :, None] * lines[2][None, None, :]
+    weights = weights / weights.max()
+    return weights.clamp(min=1e-3)
+
+
+def predict_volume(
+    network: Callable[[Tensor], Tensor],
+    image: Tensor,
+    *,
+    window: Shape,
+    overlap: float,
+    mirror_axes: Sequence[int] = (),
+    batch_size: int = 1,
+    device: torch.device | str = "cpu",
+    progress: Callable[[float], None] | None = None,
+) -> Tensor:
+    """Weighted mean of `network` over all windows of `image` (C, D, H, W): (K, D, H, W) on the CPU, float32.
+
+    `network` maps (B, C, D, H, W) to (B, K, D, H, W), on `device`; give one that returns probabilities, since means of
+    logits are no logits of means. Volumes smaller than the window are padded by 0, and the result is cropped back.
+    With `mirror_axes` (0 D, 1 H, 2 W) each window is averaged over all its mirrored versions. `progress` is called with
+    the share that is done.
+    """
+    shape = image.shape[1:]
+    missing = [max(0, size - have) for size, have in zip(window, shape, strict=True)]
+    before = [lack // 2 for lack in missing]
+    pads = [(first, lack - first) for first, lack in zip(before, missing, strict=True)]
+    padded = F.pad(image, [pad for pair in reversed(pads) for pad in pair]) if any(missing) else image
+    starts = [window_starts(size, step, overlap) for size, step in zip(padded.shape[1:], window, strict=True)]
+    places = list(product(*starts))
+    flips = [axes for count in range(len(mirror_axes) + 1) for axes in combinations(mirror_axes, count)]
+    weights = gaussian_weights(window)
+    total: Tensor | None = None
+    weight_sum = torch.zeros(padded.shape[1:])
+    for first in range(0, len(places), batch_size):
+        chosen = places[first : first + batch_size]
+        slices = [tuple(slice(at, at + size) for at, size in zip(place, window, strict=True)) for place in chosen]
+        batch = torch.stack([padded[(slice(None), *part)] for part in slices]).to(device, torch.float32)
+        result = _mirrored_mean(network, batch, flips).float().cpu()
+        if total is None:
+            total = torch.zeros(result.shape[1], *padded.shape[1:])
+        for values, part in zip(result, slices, strict=True):
+            total[(slice(None), *part)] += values * weights
+            weight_sum[part] += weights
+        if progress is not None:
+            progress(min(1.0, (first + len(chosen)) / len(places)))
+    assert total is not None
+    total /= weight_sum
+    crop = tuple(slice(first, first + size) for first, size in zip(before, shape, strict=True))
+    return total[(slice(None), *crop)]
+
+
+def _mirrored_mean(network: Callable[[Tensor], Tensor], batch: Tensor, flips: Sequence[Sequence[int]]) -> Tensor:
+    total: Tensor | None = None
+    for axes in flips:
+        dims = [2 + axis for axis in axes]
+        result = network(batch.flip(dims)).flip(dims) if dims else network(batch)
+        total = result if total is None else total + result
+    assert total is not None
+    return total / len(flips)
