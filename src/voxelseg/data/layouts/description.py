@@ -1,0 +1,174 @@
+"""What the layouts share: the description in dataset.json, and cases whose files are all there."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from voxelseg.data.dataset import Case, Problem
+from voxelseg.data.labels import LabelScheme, parse_labels
+from voxelseg.errors import DataError
+from voxelseg.files import read_json
+from voxelseg.io import strip_suffix
+
+DESCRIPTION_FILE = "dataset.json"
+
+
+@dataclass(frozen=True)
+class Description:
+    """Names that a dataset.json, or the JSON beside a file list, gives."""
+
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """The whole file."""
+    name: str = ""
+    channels: tuple[str, ...] = ()
+    """Empty if none are named."""
+    labels: LabelScheme | None = None
+    patients: Mapping[str, str] = field(default_factory=dict)
+    """Patient of each case, where the description says so."""
+
+
+def read_description(path: Path) -> Description:
+    """Description in a JSON file; DataError names the file, the fault and the remedy."""
+    content = read_json(path, remedy="Correct the file; 'python -m json.tool FILE' shows the place of a fault.")
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path}: holds a JSON {type(content).__name__}, expected an object with keys such as 'labels'."
+        )
+    return parse_description(content, path)
+
+
+def parse_description(content: Mapping[str, Any], path: Path) -> Description:
+    """Description from JSON content read from `path`. All of its keys may be absent."""
+    try:
+        labels = None
+        if "labels" in content:
+            labels = parse_labels(content["labels"], regions_class_order=content.get("regions_class_order"))
+        return Description(
+            content=content,
+            name=str(content.get("name", "")),
+            channels=_channels(content),
+            labels=labels,
+            patients=_patients(content.get("patients", {})),
+        )
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _channels(content: Mapping[str, Any]) -> tuple[str, ...]:
+    key = next((key for key in ("channel_names", "modality", "channels") if key in content), None)
+    if key is None:
+        return ()
+    given = content[key]
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, list):
+        given = {str(index): name for index, name in enumerate(given)}
+    if (
+        not isinstance(given, dict)
+        or sorted(given) != sorted(str(index) for index in range(len(given)))
+        or not given
+        or not all(isinstance(name, str) for name in given.values())
+    ):
+        raise DataError(
+            f"{key!r} is {content[key]!r}, expected a name for every channel, counted from 0, such as "
+            '{"0": "CT"}. Correct it.'
+        )
+    return tuple(given[str(index)] for index in range(len(given)))
+
+
+def _patients(given: Any) -> dict[str, str]:
+    if not isinstance(given, dict) or not all(isinstance(patient, str | int) for patient in given.values()):
+        raise DataError(f"'patients' is {given!r}, expected an object {{case id: patient}}. Correct it.")
+    return {case: str(patient) for case, patient in given.items()}
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Files of a folder, sorted by name, without hidden ones such as the `._*` twins that macOS writes."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+
+def file_ending_of(path: Path) -> str:
+    """Image suffix of a file name, such as ".nii.gz"."""
+    return path.name.removeprefix(strip_suffix(path))
+
+
+def complete_cases(
+    candidates: Iterable[Case], *, channels: tuple[str, ...], labelled: bool = True
+) -> tuple[tuple[Case, ...], list[Problem]]:
+    """Cases whose files all exist, sorted by id, and a problem for each missing file and repeated id.
+
+    `labelled` says whether a case without label map counts as incomplete (training cases) or not (test cases).
+    """
+    candidates = sorted(candidates, key=lambda case: case.id)
+    problems = [
+        Problem(
+            case=case_id,
+            severity="error",
+            code="duplicate-case",
+            message=f"the id occurs {count} times; only its first occurrence is used.",
+            remedy="Give every case its own id (file name).",
+        )
+        for case_id, count in Counter(case.id for case in candidates).items()
+        if count > 1
+    ]
+    complete: list[Case] = []
+    for case in {case.id: case for case in reversed(candidates)}.values():
+        missing = _missing_files(case, channels, labelled=labelled)
+        problems += missing
+        if not missing:
+            complete.append(case)
+    return tuple(sorted(complete, key=lambda case: case.id)), problems
+
+
+def _missing_files(case: Case, channels: tuple[str, ...], *, labelled: bool) -> list[Problem]:
+    def problem(code: str, message: str, remedy: str) -> Problem:
+        return Problem(case.id, "error", code, f"{message}; the case is left out.", remedy)
+
+    absent = [index for index, path in enumerate(case.images) if not path.is_file()]
+    found = []
+    if len(absent) == len(case.images):
+        where = case.images[0] if case.images else "no image is named"
+        found.append(
+            problem(
+                "missing-image", f"{where}: image not found", "Add the image, or remove the label from the data set."
+            )
+        )
+    else:
+        for index in absent:
+            name = f" ({channels[index]})" if index < len(channels) else ""
+            message = f"{case.images[index]}: file of channel {index}{name} not found"
+            found.append(problem("missing-channel", message, "Add the file; every case needs every channel."))
+    if (labelled and case.label is None) or (case.label is not None and not case.label.is_file()):
+        where = f"{case.label}: label map not found" if case.label else "no label map is named"
+        found.append(problem("missing-label", where, "Add the label map, or remove the image from the training cases."))
+    return found
+
+
+def require_cases(path: Path, cases: tuple[Case, ...], problems: list[Problem], *, looked_for: str) -> None:
+    """Raise DataError if no complete training case is left; names what was looked for and the first problems."""
+    if cases:
+        return
+    reasons = "".join(f"\n  {problem.case}: {problem.message}" for problem in problems[:5])
+    more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
+    raise DataError(f"{path}: no complete training case. Looked for {looked_for}.{reasons}{more}")
+
+
+def unknown_patients(description: Description, cases: Iterable[Case]) -> list[Problem]:
+    """A problem if the `patients` table names cases that are not there, as happens after a typing error."""
+    unknown = sorted(set(description.patients) - {case.id for case in cases})
+    if not unknown:
+        return []
+    shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+    return [
+        Problem(
+            case="",
+            severity="warning",
+            code="unknown-patient-case",
+            message=f"'patients' names {len(unknown)} cases that are not in the data set: {shown}.",
+            remedy="Correct the case ids in the 'patients' table of dataset.json.",
+        )
+    ]
