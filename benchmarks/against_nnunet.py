@@ -1,0 +1,447 @@
+"""Compares voxelseg with nnU-Net v2 on one fold: same cases, same cores, same minutes, one scorer.
+
+    python benchmarks/against_nnunet.py DATA --fold 0 --minutes 25 --threads 2 --out DIR
+
+Runs on the CPU under Linux. Contestants, one after the other:
+
+- `voxelseg`: `voxelseg train` with `--budget`, in the environment that runs this script;
+- `nnunet`: nnU-Net's plain U-Net (3d_fullres) with batch size 2, its mirroring off in training and prediction;
+- `nnunet_mirror`: the same with its stock mirroring, in training and at test time.
+
+What is equal: the folds (voxelseg's, handed to nnU-Net as splits_final.json), the cores (both are pinned to the same
+ones and use as many threads), the torch version, the seed, and the reference label maps with voxelseg's own scorer,
+applied to the label maps that each side saved. nnU-Net's minutes are training steps only: planning, preprocessing, the
+start and the final prediction come on top, and its learning rate is annealed within them
+(see nnunet_budget_trainer.py). It augments in the main process, since at batch size 2 a batch takes 0.04 to 0.07 s
+against 2.6 s for the step: a worker could gain 2 % at most, and would compete with the compute threads for the cores.
+For voxelseg the minutes are its `--budget`.
+
+Reported: Dice per contestant and class, and for voxelseg minus each other the mean paired difference of the cases' mean
+foreground Dice with its percentile bootstrap interval, and the Wilcoxon signed-rank test. One fold and one seed: the
+interval covers the choice of held-out cases, not that of the seed.
+
+A finished contestant is kept: the same command goes on where it stopped, and scores are made again from the saved
+label maps. `--label` gives a further voxelseg run its own folder, so that nnU-Net need not train again.
+
+nnU-Net's environment, made by the script where `--nnunet-env` holds none, is a virtual environment with
+
+    pip install torch==2.13.0
+    pip install --no-deps nnunetv2==2.8.1 dynamic-network-architectures==0.4.4
+    pip install torch==2.13.0 acvl-utils batchgenerators batchgeneratorsv2 blosc2 einops graphviz imagecodecs \
+        matplotlib nibabel pandas requests scikit-image scikit-learn scipy seaborn SimpleITK tifffile tqdm yacs
+
+where torch is the version that voxelseg itself runs on. `--no-deps` keeps out timm, and with it torchvision, whose
+wheels replace a CPU torch; nnU-Net needs them only for its transformers.
+"""
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from voxelseg.data import Dataset, Split, read_dataset, splits_of
+from voxelseg.data.splits import write_splits
+from voxelseg.errors import ConfigError, DataError, VoxelsegError, WorkerError
+from voxelseg.evaluate import Evaluation, evaluate_pairs
+from voxelseg.files import read_json, write_json
+from voxelseg.io import read_volume, write_volume
+from voxelseg.volume import Volume
+
+NNUNET = ("nnunetv2==2.8.1", "dynamic-network-architectures==0.4.4")
+"""Installed without their dependencies, which would bring timm and torchvision."""
+NNUNET_NEEDS = (
+    *("acvl-utils", "batchgenerators", "batchgeneratorsv2", "blosc2", "einops", "graphviz", "imagecodecs"),
+    *("matplotlib", "nibabel", "pandas", "requests", "scikit-image", "scikit-learn", "scipy", "seaborn"),
+    *("SimpleITK", "tifffile", "tqdm", "yacs"),
+)
+"""What nnU-Net declares, without timm."""
+TRAINER = Path(__file__).with_name("nnunet_budget_trainer.py")
+CONTESTANTS = ("voxelseg", "nnunet", "nnunet_mirror")
+NUM_RESAMPLES = 10_000
+FINISHED_FILE = "finished.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """Difference of two contestants' scores over the cases in which both have one."""
+
+    mean: float
+    low: float
+    """2.5th percentile of the mean over bootstrap resamples of the cases."""
+    high: float
+    """97.5th percentile."""
+    wilcoxon_p: float
+    """Two-sided Wilcoxon signed-rank test; 1 if no case differs."""
+    num_better: int
+    num_worse: int
+    num_cases: int
+
+
+def paired_difference(ours: Mapping[str, float], theirs: Mapping[str, float], *, seed: int = 0) -> PairedDifference:
+    """Difference ours minus theirs of two scores per case, with a 95 % percentile bootstrap interval of its mean.
+
+    Cases with a NaN on either side are left out. Raises DataError if the cases differ or none is left.
+    """
+    if ours.keys() != theirs.keys():
+        raise DataError(f"scores of different cases: {sorted(ours.keys() ^ theirs.keys())}. Score the same fold.")
+    pairs = np.array([(ours[case], theirs[case]) for case in sorted(ours)]).reshape(-1, 2)
+    differences = np.diff(pairs[~np.isnan(pairs).any(axis=1)][:, ::-1]).ravel()
+    count = len(differences)
+    if count == 0:
+        raise DataError("no case has a score on both sides: there is nothing to compare.")
+    drawn = np.random.default_rng(seed).integers(count, size=(NUM_RESAMPLES, count))
+    low, high = np.quantile(differences[drawn].mean(axis=1), (0.025, 0.975))
+    return PairedDifference(
+        mean=float(differences.mean()),
+        low=float(low),
+        high=float(high),
+        wilcoxon_p=float(wilcoxon(differences).pvalue) if differences.any() else 1.0,
+        num_better=int((differences > 0).sum()),
+        num_worse=int((differences < 0).sum()),
+        num_cases=count,
+    )
+
+
+def make_nnunet_environment(folder: Path, log: Path) -> Path:
+    """Python of a virtual environment in `folder` in which nnU-Net can be imported, made if necessary."""
+    python = folder.absolute() / "bin" / "python"
+    if python.exists() and subprocess.run([python, "-c", "import nnunetv2"], capture_output=True).returncode == 0:
+        return python
+    torch = f"torch=={version('torch').partition('+')[0]}"
+    install = [str(python), "-m", "pip", "install"]
+    print(f"making nnU-Net's environment in {folder} (log: {log})", flush=True)
+    run([sys.executable, "-m", "venv", str(folder)], log)
+    run([*install, torch], log)
+    run([*install, "--no-deps", *NNUNET], log)
+    run([*install, torch, *NNUNET_NEEDS], log)
+    return python
+
+
+def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> float:
+    """Run a command, its output added to `log`; returns wall seconds. WorkerError shows the last lines if it fails."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    start = time.monotonic()
+    with log.open("a") as output:
+        output.write(f"\n$ {' '.join(command)}\n")
+        output.flush()
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment).returncode
+    if code:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise WorkerError(f"command failed with code {code}: {' '.join(command)}\n{tail}\nThe whole log is {log}.")
+    return time.monotonic() - start
+
+
+def write_nnunet_raw(dataset: Dataset, folder: Path) -> None:
+    """Write the training cases in nnU-Net v2's raw layout: links where the files fit, else one file per channel."""
+    ending = dataset.file_ending
+    for case in dataset.cases:
+        images = [folder / "imagesTr" / f"{case.id}_{index:04d}{ending}" for index in range(len(dataset.channels))]
+        if len(case.images) == len(images) and all(source.name.endswith(ending) for source in case.images):
+            for source, target in zip(case.images, images, strict=True):
+                link(source, target)
+        else:
+            volumes = [read_volume(source) for source in case.images]
+            channels = [(volume.grid, channel) for volume in volumes for channel in volume.array]
+            for (grid, channel), target in zip(channels, images, strict=True):
+                write_volume(target, Volume(channel[None], grid))
+        assert case.label is not None  # training cases have one
+        target = folder / "labelsTr" / f"{case.id}{ending}"
+        if case.label.name.endswith(ending):
+            link(case.label, target)
+        else:
+            write_volume(target, read_volume(case.label))
+    write_json(folder / "dataset.json", nnunet_description(dataset))
+
+
+def link(source: Path, target: Path) -> None:
+    """Make `target` a symbolic link to `source`, its folder too."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.symlink_to(source.resolve())
+
+
+def nnunet_description(dataset: Dataset) -> dict[str, Any]:
+    """Content of nnU-Net v2's dataset.json."""
+    scheme = dataset.labels
+    labels: dict[str, int | list[int]] = {"background": 0}
+    for label in scheme.classes:
+        labels[label.name] = list(label.values) if scheme.has_regions else label.values[0]
+    if scheme.ignore is not None:
+        labels["ignore"] = scheme.ignore
+    return {
+        "channel_names": {str(index): name for index, name in enumerate(dataset.channels)},
+        "labels": labels,
+        **({"regions_class_order": [label.paint for label in scheme.classes]} if scheme.has_regions else {}),
+        "numTraining": len(dataset.cases),
+        "file_ending": dataset.file_ending,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One comparison: the data, what is equal for all contestants, and where everything lies."""
+
+    dataset: Dataset
+    splits: Sequence[Split]
+    options: argparse.Namespace
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Settings that all contestants have in common."""
+        names = ("fold", "minutes", "threads", "seed")
+        held_out = list(self.splits[self.options.fold].validation)
+        return {"data": str(self.dataset.root.resolve()), "held_out": held_out} | {
+            name: getattr(self.options, name) for name in names
+        }
+
+    @property
+    def thread_environment(self) -> dict[str, str]:
+        """Environment of a subprocess, with the number of threads."""
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+        return dict(os.environ) | dict.fromkeys(names, str(self.options.threads))
+
+    def folder(self, contestant: str) -> Path:
+        """Where a contestant's run lies."""
+        out: Path = self.options.out
+        return out / (self.options.label or self.options.model) if contestant == "voxelseg" else out / contestant
+
+    def finish(self, contestant: str) -> dict[str, Any]:
+        """Record of the contestant's finished run; runs it unless that has been done with the same settings."""
+        folder = self.folder(contestant)
+        settings = self.shared | (
+            {"model": self.options.model, "set": self.options.set}
+            if contestant == "voxelseg"
+            else {
+                "batch_size": self.options.nnunet_batch_size,
+                "mirroring": contestant == "nnunet_mirror",
+                "epochs_cap": self.options.epochs_cap,
+            }
+        )
+        if (folder / FINISHED_FILE).is_file():
+            record: dict[str, Any] = read_json(folder / FINISHED_FILE)
+            changed = [name for name, value in settings.items() if record["settings"].get(name) != value]
+            if changed:
+                raise ConfigError(
+                    f"{folder}: was run with other settings ({', '.join(changed)}). Choose another --out or --label, "
+                    "or remove the folder to run it again."
+                )
+            print(f"{contestant}: kept from {folder}", flush=True)
+            return record
+        print(f"{contestant}: running in {folder} (log: {folder / 'log.txt'})", flush=True)
+        record = self.run_voxelseg(folder) if contestant == "voxelseg" else self.run_nnunet(folder, settings)
+        record = {"settings": settings, **record}
+        write_json(folder / FINISHED_FILE, record)
+        return record
+
+    def run_voxelseg(self, folder: Path) -> dict[str, Any]:
+        """Train with voxelseg; a run that was stopped goes on."""
+        options = self.options
+        command = [sys.executable, "-m", "voxelseg", "train", str(options.data), "--out", str(folder / "run")]
+        command += ["--model", options.model, "--fold", str(options.fold), "--budget", f"{options.minutes:g}m"]
+        command += ["--seed", str(options.seed), "--device", "cpu"]
+        for setting in options.set:
+            command += ["--set", setting]
+        seconds = run(command, folder / "log.txt", self.thread_environment)
+        return {"wall_seconds": seconds, "predictions": f"run/fold_{options.fold}/validation", "command": command}
+
+    def run_nnunet(self, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Train with nnU-Net from the start, after preparing its data once."""
+        options = self.options
+        python = make_nnunet_environment(options.nnunet_env, options.out / "nnunet_environment.log")
+        name, environment = self.prepare_nnunet(python)
+        log, results = folder / "log.txt", folder / "results"
+        shutil.rmtree(results, ignore_errors=True)
+        environment |= {"nnUNet_results": str(results), "nnUNet_n_proc_DA": str(options.nnunet_workers)}
+        command = [str(python), str(TRAINER), name, "--fold", str(options.fold), "--minutes", str(options.minutes)]
+        command += ["--batch-size", str(options.nnunet_batch_size), "--seed", str(options.seed)]
+        command += ["--mirroring" if settings["mirroring"] else "--no-mirroring"]
+        command += ["--epochs-cap", str(options.epochs_cap)] if options.epochs_cap else []
+        seconds = run(command, log, environment)
+        (training,) = results.glob(f"{name}/*/fold_{options.fold}/training.json")
+        return {
+            "wall_seconds": seconds,
+            "predictions": str((training.parent / "validation").relative_to(folder)),
+            "command": command,
+            **read_json(training),
+        }
+
+    def prepare_nnunet(self, python: Path) -> tuple[str, dict[str, str]]:
+        """Name of the data set in nnU-Net's folders, planned and preprocessed with our folds, and its environment."""
+        work: Path = self.options.out.absolute() / "nnunet_data"
+        letters = "".join(letter for letter in self.dataset.name if letter.isascii() and letter.isalnum())
+        name, threads = f"Dataset001_{letters or 'data'}", str(self.options.threads)
+        environment = self.thread_environment | {
+            "nnUNet_raw": str(work / "raw"),
+            "nnUNet_preprocessed": str(work / "preprocessed"),
+            "nnUNet_results": str(work / "results"),
+            "nnUNet_def_n_proc": threads,
+            "nnUNet_n_proc_DA": "1",  # planning takes this number for torch's threads and fails at 0
+        }
+        environment.pop("PYTHONPATH", None)  # it may show nnU-Net the packages of voxelseg's environment
+        prepared, content = work / "prepared.json", {"data": self.shared["data"]}
+        if not prepared.is_file() or read_json(prepared) != content:
+            shutil.rmtree(work, ignore_errors=True)
+            print(f"nnU-Net: planning and preprocessing in {work}", flush=True)
+            write_nnunet_raw(self.dataset, work / "raw" / name)
+            command = [str(python.with_name("nnUNetv2_plan_and_preprocess")), "-d", "1", "-c", "3d_fullres"]
+            command += ["--verify_dataset_integrity", "-npfp", threads, "-np", threads]
+            run(command, self.options.out / "nnunet_data.log", environment)
+            write_json(prepared, content)
+        write_splits(work / "preprocessed" / name / "splits_final.json", self.splits)
+        return name, environment
+
+    def score(self, contestant: str, predictions: str) -> Evaluation:
+        """Scores of the saved label maps of exactly the held-out cases; written beside them."""
+        folder, ending = self.folder(contestant), self.dataset.file_ending
+        label_of = {case.id: case.label for case in self.dataset.cases}
+        pairs = [
+            (case, folder / predictions / f"{case}{ending}", label)
+            for case in self.splits[self.options.fold].validation
+            if (label := label_of[case]) is not None
+        ]
+        return evaluate_pairs(pairs, folder / "scores", labels=self.dataset.labels, workers=self.options.threads)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on: processor, cores, system and versions."""
+    processors = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        cwd=TRAINER.parent,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+    return {
+        "processor": processors[0].partition(":")[2].strip() if processors else platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "nnunetv2": NNUNET[0].partition("==")[2],
+        "commit": commit or None,
+    }
+
+
+def compare(benchmark: Benchmark, contestants: Sequence[str]) -> None:
+    """Run or keep each contestant, score all, print both sides and write comparison.json."""
+    records = {contestant: benchmark.finish(contestant) for contestant in contestants}
+    scores = {name: benchmark.score(name, record["predictions"]) for name, record in records.items()}
+    dice = {name: evaluation.case_means("dice") for name, evaluation in scores.items()}
+    others = [name for name in contestants if "voxelseg" in contestants and name != "voxelseg"]
+    ours = benchmark.folder("voxelseg").name
+    differences = {f"{ours} minus {name}": paired_difference(dice["voxelseg"], dice[name]) for name in others}
+    where = machine()
+    print_results(benchmark, records, scores, where)
+    for pair, found in differences.items():
+        print(
+            f"{pair}: {found.mean:+.4f}, 95 % interval [{found.low:+.4f}, {found.high:+.4f}], "
+            f"Wilcoxon p = {found.wilcoxon_p:.2g}; "
+            f"better in {found.num_better}, worse in {found.num_worse} of {found.num_cases} cases"
+        )
+    results = {
+        benchmark.folder(name).name: {**record, "mean": scores[name].summary()["mean"], "dice": dice[name]}
+        for name, record in records.items()
+    }
+    path = benchmark.options.out / "comparison.json"
+    content = {"machine": where, "contestants": results, "differences": {k: asdict(v) for k, v in differences.items()}}
+    write_json(path, content)
+    print(f"wrote {path}")
+
+
+def print_results(
+    benchmark: Benchmark,
+    records: Mapping[str, Mapping[str, Any]],
+    scores: Mapping[str, Evaluation],
+    where: Mapping[str, Any],
+) -> None:
+    """Print what was equal, then a table with one line per contestant."""
+    options, classes = benchmark.options, benchmark.dataset.labels.names
+    print(
+        f"\n{benchmark.dataset.name}, fold {options.fold}, {len(benchmark.splits[options.fold].validation)} held-out "
+        f"cases, {options.minutes:g} min on {options.threads} threads ({where['processor']}), seed {options.seed}, "
+        f"commit {where['commit'] or 'unknown'}"
+    )
+    rows = [["", "Dice", *(f"Dice {name}" for name in classes), "HD95 mm", "steps", "s per step", "wall min"]]
+    for name, evaluation in scores.items():
+        record = records[name]
+        by_class = [evaluation.spread("dice", each).mean for each in classes]
+        rows.append(
+            [
+                benchmark.folder(name).name,
+                *(f"{value:.4f}" for value in (np.nanmean(list(evaluation.case_means("dice").values())), *by_class)),
+                f"{evaluation.mean('hd95_mm'):.2f}",
+                str(record.get("steps", "")),
+                f"{record['seconds_per_step']:.2f}" if "seconds_per_step" in record else "",
+                f"{record['wall_seconds'] / 60:.1f}",
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *cells in rows:
+        print("  ".join([first.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Options of the command line. Raises ConfigError if they contradict each other or the machine."""
+    parser = argparse.ArgumentParser(
+        description="Compare voxelseg with nnU-Net v2 on one fold: same cases, cores and minutes."
+    )
+    parser.add_argument("data", type=Path, help="data set in any layout that voxelseg reads")
+    parser.add_argument("--out", type=Path, required=True, help="folder for all runs; the same command goes on there")
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=25.0, help="training time of each contestant")
+    parser.add_argument("--threads", type=int, default=2, help="cores and threads of each contestant")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--contestants", default=",".join(CONTESTANTS), help="comma-separated; default: all")
+    parser.add_argument("--model", default="mednext_s", help="voxelseg's network")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting for voxelseg train")
+    parser.add_argument("--label", help="folder name of the voxelseg run below --out; default: the model's name")
+    parser.add_argument("--nnunet-env", type=Path, help="nnU-Net's environment; default: nnunet_env below --out")
+    parser.add_argument("--nnunet-batch-size", type=int, default=2)
+    parser.add_argument("--nnunet-workers", type=int, default=0, help="augmentation processes; 0: the main process")
+    parser.add_argument("--epochs-cap", type=int, help="stop nnU-Net, annealed, after this many epochs of 250 steps")
+    options = parser.parse_args(arguments)
+    options.nnunet_env = options.nnunet_env or options.out / "nnunet_env"
+    options.contestants = options.contestants.split(",")
+    unknown = [name for name in options.contestants if name not in CONTESTANTS]
+    if unknown:
+        raise ConfigError(f"unknown contestants {unknown}. Choose from {', '.join(CONTESTANTS)}.")
+    if (options.label or options.model) in (*CONTESTANTS[1:], "nnunet_data", "nnunet_env"):
+        raise ConfigError(f"--label {options.label or options.model} is a folder of nnU-Net's. Choose another --label.")
+    if not options.minutes > 0:
+        raise ConfigError(f"--minutes must be positive, got {options.minutes}.")
+    available = len(os.sched_getaffinity(0))
+    if not 1 <= options.threads <= available:
+        raise ConfigError(f"--threads must be from 1 to {available}, the cores of this machine, got {options.threads}.")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code of the command: 0, or 2 after a message on what the user can mend."""
+    try:
+        options = parse(arguments)
+        dataset = read_dataset(options.data)
+        splits = splits_of(dataset)
+        if not 0 <= options.fold < len(splits):
+            raise ConfigError(f"--fold must be from 0 to {len(splits) - 1}, got {options.fold}.")
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.threads])  # subprocesses inherit it
+        compare(Benchmark(dataset=dataset, splits=splits, options=options), options.contestants)
+    except VoxelsegError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command keeps what is finished and goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
