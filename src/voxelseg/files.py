@@ -3,9 +3,9 @@
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Creates missing parent folders. Raises VoxelsegError when the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary: Path | None = None
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=path.name, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes private files; outputs follow the user's umask
         temporary.replace(path)
     except OSError as error:
         raise _write_error(path, error) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that vanished or was never made holds no temporary file
+            temporary.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -98,9 +93,9 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def unfinished(folder: Path, *, remove: Callable[[Path], None] = Path.unlink) -> int:
+def unfinished(folder: Path) -> int:
     """Remove what a killed process left half-written in `folder`; returns the number of files removed."""
     leftovers = [path for path in folder.glob(f"{TEMPORARY_PREFIX}*") if path.is_file()]
     for path in leftovers:
-        remove(path)
+        path.unlink(missing_ok=True)
     return len(leftovers)

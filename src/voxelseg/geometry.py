@@ -44,9 +44,9 @@ def orientation_of(affine_ijk: Affine) -> Orientation:
     """
     columns = np.asarray(affine_ijk, dtype=np.float64)[:3, :3]
     lengths = np.linalg.norm(columns, axis=0)
-    if not np.isfinite(columns).all() or (lengths == 0).any() or abs(np.linalg.det(columns / lengths)) < 1e-6:
+    if not np.isfinite(columns).all() or lengths.min() == 0 or abs(np.linalg.det(columns / lengths)) < 1e-6:
         raise DataError(
-            f"the affine has a zero, infinite or degenerate axis: {np.asarray(affine_ijk).tolist()}. "
+            f"affine {np.asarray(affine_ijk).tolist()}, expected three axes with lengths and directions of their own. "
             "Repair the scan's header."
         )
     left, _, right = np.linalg.svd(columns / lengths)
@@ -99,6 +99,15 @@ class Grid:
     """Unit that the file's header states: mm, m, um or unknown; `affine_ijk` is in millimetres whatever it says."""
     extra: dict[str, Any] = field(default_factory=dict)
     """JSON values that only the file's own format understands, such as NIfTI's version and pixdim."""
+
+    def __post_init__(self) -> None:
+        if min(self.shape_ijk) < 1:
+            raise DataError(f"shape {self.shape_ijk} of a grid, expected sizes of at least 1.")
+        if self.affine_ijk.shape != (4, 4) or not np.isfinite(self.affine_ijk).all():
+            raise DataError(
+                f"affine {self.affine_ijk.tolist()}, expected (4, 4) finite numbers. Repair the scan's header."
+            )
+        _ = self.orientation  # DataError here rather than at first use
 
     @cached_property
     def orientation(self) -> Orientation:

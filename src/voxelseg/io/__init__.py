@@ -124,7 +124,8 @@ def read_label(path: Path | str) -> Volume:
         )
     if array.dtype.kind == "f":
         rounded = np.rint(array)
-        off = ~(np.abs(array - rounded) <= _LABEL_TOLERANCE)  # also true for NaN and infinity
+        with np.errstate(invalid="ignore"):
+            off = ~(np.abs(array - rounded) <= _LABEL_TOLERANCE)  # also true for NaN and infinity
         if off.any():
             examples = ", ".join(f"{value:g}" for value in np.unique(array[off])[:5])
             raise DataError(

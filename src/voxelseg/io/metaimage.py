@@ -129,7 +129,7 @@ def _read_fields(path: Path) -> tuple[dict[str, str], int]:
             key, equals, value = line.decode("latin-1").partition("=")
             if not line and not fields:
                 raise DataError(f"the file is empty. {DAMAGED}")
-            if not line:
+            if not equals and not line.endswith(b"\n") and fields:
                 raise DataError(f"truncated: ends inside the header, before '{_LAST_KEY}'. {DAMAGED}")
             if not equals and line.strip():
                 raise DataError(f"not a MetaImage file: its header has a line that is not 'Key = Value'. {DAMAGED}")
@@ -157,6 +157,8 @@ def _read_header(path: Path) -> _Stored:
     data_file = fields[_LAST_KEY]
     if data_file.upper().startswith("LIST") or "%" in data_file:
         raise DataError("the voxels are spread over several files, expected one. Convert the image to .mha or .nii.gz.")
+    if not data_file.isprintable() or not data_file:
+        raise DataError(f"the MetaImage header names no data file. {DAMAGED}")
     local = data_file.upper() == "LOCAL"
     return _Stored(
         header=Header(grid=grid, num_channels=num_volumes * num_components, dtype=result_dtype(dtype)),
@@ -225,8 +227,8 @@ def _read_bytes(stored: _Stored) -> bytes:
             content = unpacker.decompress(file.read(), stored.num_bytes)
     except FileNotFoundError as error:
         raise DataError(f"its data file {stored.data_path} is missing. Keep header and data together.") from error
-    if len(content) == stored.num_bytes and not unpacker.eof:
-        unpacker.decompress(unpacker.unconsumed_tail, 1)  # reads on to the checksum
     if not unpacker.eof:
-        raise DataError(f"truncated, or its compressed data are damaged. {DAMAGED}")
+        unpacker.decompress(unpacker.unconsumed_tail, 1)  # reads on to the checksum
+    if len(content) < stored.num_bytes or not unpacker.eof:
+        raise DataError(f"the compressed voxels are truncated, or their number is not the header's. {DAMAGED}")
     return content

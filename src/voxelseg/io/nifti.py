@@ -26,7 +26,7 @@ from voxelseg.geometry import Affine, Grid, from_canonical
 from voxelseg.io.format import DAMAGED, Format, Header, check_size, copy_voxels, result_dtype
 from voxelseg.volume import Volume
 
-_SLAB_BYTES = 4 * 2**20
+_SLAB_BYTES = 2**20
 _HEADER_OF_SIZE: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}
 _UNITS = {0: "unknown", 1: "m", 2: "mm", 3: "um"}
 _MM_PER_UNIT = {"unknown": 1.0, "m": 1000.0, "mm": 1.0, "um": 0.001}
@@ -147,6 +147,9 @@ def _read_header(stream: BinaryIO) -> _Stored:
 def _interpret(raw: Any, *, version: int) -> _Stored:
     shape = _shape_ijkc(raw)
     dtype = raw.get_data_dtype()
+    offset = float(raw["vox_offset"])
+    if not (offset.is_integer() and offset >= raw.single_vox_offset):
+        raise DataError(f"the NIfTI header puts the voxels at byte {offset}. {DAMAGED}")
     slope, inter = raw.get_slope_inter()
     slope, inter = (1.0, 0.0) if slope is None else (slope, inter)
     header = Header(
@@ -154,7 +157,7 @@ def _interpret(raw: Any, *, version: int) -> _Stored:
         num_channels=shape[3],
         dtype=result_dtype(dtype, scaled=(slope, inter) != (1.0, 0.0)),
     )
-    return _Stored(header=header, dtype=dtype, offset=int(raw["vox_offset"]), slope=slope, inter=inter)
+    return _Stored(header=header, dtype=dtype, offset=int(offset), slope=slope, inter=inter)
 
 
 def _shape_ijkc(raw: Any) -> tuple[int, int, int, int]:
@@ -269,8 +272,8 @@ def _restore_forms(header: Any, grid: Grid) -> bool:
         header.set_qform(grid.qform, code=1)
     if stored is not None:
         header["xyzt_units"] = stored["xyzt_units"]
-        header["pixdim"] = stored["pixdim"]
-        for name, value in zip(_QUATERNION, stored["quaternion"], strict=True):
+        header["pixdim"] = np.array(stored["pixdim"], dtype=np.float64)  # JSON has null for NaN
+        for name, value in zip(_QUATERNION, np.array(stored["quaternion"], dtype=np.float64), strict=True):
             header[name] = value
     header["sform_code"], header["qform_code"] = grid.sform_code, grid.qform_code
     affine = np.diag([_MM_PER_UNIT[grid.units]] * 3 + [1.0]) @ header.get_best_affine()

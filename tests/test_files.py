@@ -1,0 +1,111 @@
+import errno
+import hashlib
+import json
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from voxelseg.errors import DataError, VoxelsegError
+from voxelseg.files import (
+    TEMPORARY_PREFIX,
+    atomic_path,
+    read_json,
+    sha256_of_file,
+    sha256_of_json,
+    unfinished,
+    write_json,
+    write_text,
+)
+
+
+def write_half(path: Path, error: BaseException) -> None:
+    with atomic_path(path) as temporary:
+        assert temporary.name.endswith(path.name)
+        temporary.write_text("half")
+        raise error
+
+
+def test_failed_write_keeps_the_previous_file_and_leaves_nothing_else(tmp_path: Path):
+    target = tmp_path / "result.txt"
+    write_text(target, "before")
+    with pytest.raises(RuntimeError, match="stop"):
+        write_half(target, RuntimeError("stop"))
+    assert target.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_interrupt_while_writing_leaves_nothing(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt):
+        write_half(tmp_path / "a.nii.gz", KeyboardInterrupt())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_parent_folders_are_made(tmp_path: Path):
+    write_text(tmp_path / "a" / "b" / "c.txt", "x")
+    assert (tmp_path / "a" / "b" / "c.txt").read_text() == "x"
+
+
+def test_full_disk_is_an_error_with_a_remedy(tmp_path: Path):
+    with pytest.raises(VoxelsegError, match=r"result.txt: cannot be written \(No space left on device\)"):
+        write_half(tmp_path / "result.txt", OSError(errno.ENOSPC, "No space left on device"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parent_that_is_a_file_and_target_that_is_a_folder_are_errors(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(VoxelsegError, match="cannot be written"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+    with pytest.raises(VoxelsegError, match="Is a directory"):
+        write_text(tmp_path / "folder", "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_threads_may_write_at_once_and_files_get_the_users_permissions(tmp_path: Path):
+    (tmp_path / "plain").write_text("x")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: write_text(tmp_path / "same.txt", str(n) * 1000), range(50)))
+    assert (tmp_path / "same.txt").read_text() in {str(n) * 1000 for n in range(50)}
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert len(modes) == 1
+
+
+def test_unfinished_removes_only_what_a_killed_process_left(tmp_path: Path):
+    (tmp_path / f"{TEMPORARY_PREFIX}1234-a.nii.gz").write_text("half")
+    (tmp_path / "a.nii.gz").write_text("whole")
+    assert unfinished(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
+    assert unfinished(tmp_path / "missing") == 0
+
+
+def test_json_turns_nan_and_infinity_into_null(tmp_path: Path):
+    write_json(tmp_path / "a.json", {"dice": [0.5, float("nan")], "hd95": (float("inf"), "x")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"dice": [0.5, None], "hd95": [None, "x"]}
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00"], ids=["cut", "empty", "binary"])
+def test_damaged_json_is_an_error_that_names_file_and_remedy(tmp_path: Path, content: bytes):
+    (tmp_path / "plan.json").write_bytes(content)
+    with pytest.raises(DataError, match=r"plan.json: not valid JSON .* Run the plan again."):
+        read_json(tmp_path / "plan.json", remedy="Run the plan again.")
+
+
+def test_missing_json_and_folder_in_its_place_are_errors(tmp_path: Path):
+    with pytest.raises(DataError, match=r"plan.json: file not found"):
+        read_json(tmp_path / "plan.json")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_json(tmp_path)
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path: Path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+
+
+def test_hashes_depend_on_content_alone(tmp_path: Path):
+    (tmp_path / "a").write_bytes(b"voxels")
+    assert sha256_of_file(tmp_path / "a") == hashlib.sha256(b"voxels").hexdigest()
+    assert sha256_of_json({"a": 1, "b": 2}) == sha256_of_json({"b": 2, "a": 1})
+    assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 2})
