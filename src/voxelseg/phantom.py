@@ -44,7 +44,7 @@ FIRST_TEST_INDEX = 1000
 
 _RECIPE = 1  # raised when the same (seed, index) no longer gives the same case
 _ORIENTATIONS = ("RAS", "LPS", "LAS", "RPI", "SRA", "LSP")  # as stored in the file, in turn
-_FIELD_OF_VIEW_MM = (136.0, 198.0, 232.0)
+_FIELD_OF_VIEW_MM = (130.0, 186.0, 224.0)
 _AIR_HU = -1000.0
 
 Field = npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ class PhantomCase:
 def phantom_case(seed: int, index: int) -> PhantomCase:
     """Case number `index` of the phantom with this `seed`: image and label, a function of the two numbers alone.
 
-    About 34 to 45 slices of 3 to 4 mm by 72 to 83 by 84 to 97 voxels of 2.4 to 2.75 mm. Every organ of LABELS occurs.
+    32 to 43 slices of 3 to 4 mm, 65 to 74 by 79 to 90 voxels of 2.5 to 2.85 mm in plane. Every organ of LABELS occurs.
     Raises ConfigError for a negative seed or index.
     """
     if seed < 0 or index < 0:
@@ -101,7 +101,7 @@ def make_phantom(
     if not 1 <= num_training <= FIRST_TEST_INDEX or num_test < 0 or num_workers < 1 or seed < 0:
         raise ConfigError(
             f"phantom with {num_training} training cases, {num_test} test cases, {num_workers} workers, seed {seed}: "
-            f"expected 1 to {FIRST_TEST_INDEX} training cases, 0 or more test cases, 1 or more workers, a seed from 0 on."
+            f"expected 1 to {FIRST_TEST_INDEX} training cases, 0 or more test cases, 1 or more workers, a seed >= 0."
         )
     folder = Path(out) / FOLDER_NAME
     _claim(folder, seed)
@@ -178,7 +178,7 @@ def _description(folder: Path, jobs: Sequence[tuple[str, int]], seed: int) -> di
 
 def _draw_grid(rng: np.random.Generator, index: int) -> Grid:
     """Grid with random spacing, origin and, for every third case, tilt; the stored orientation takes turns."""
-    in_plane = rng.uniform(2.4, 2.75)
+    in_plane = rng.uniform(2.5, 2.85)
     spacing: Spacing = (float(rng.uniform(3.0, 4.0)), in_plane, in_plane)
     d, h, w = (round(length / step) for length, step in zip(_FIELD_OF_VIEW_MM, spacing, strict=True))
     tilt = _rotation(rng.choice((-1, 1), 3) * rng.uniform(2.0, 6.0, 3)) if index % 3 == 1 else np.eye(3)
@@ -237,10 +237,10 @@ def _body_points(rng: np.random.Generator, grid: Grid) -> tuple[Field, Field, Fi
     shape = tuple(2 * size for size in grid.shape_dhw)
     axes = [(np.arange(size) - (size - 1) / 2) / 2 for size in shape]
     size_of_patient = rng.uniform(0.94, 1.06)
-    shift_mm = rng.uniform(-1, 1, 3) * (6.0, 3.0, 3.0)
+    shift_mm = rng.uniform(-1, 1, 3) * (4.0, 2.0, 2.0)
     points = []
     deformation = _smooth_fields(rng, (shape[0], shape[1], shape[2]), 3)
-    for world, amplitude_mm, field, shift in zip((2, 1, 0), (4.0, 3.5, 3.5), deformation, shift_mm, strict=True):
+    for world, amplitude_mm, field, shift in zip((2, 1, 0), (3.5, 3.0, 3.0), deformation, shift_mm, strict=True):
         d, h, w = (
             (axis * grid.affine_dhw[world, column] / size_of_patient).astype(np.float32)
             for column, axis in enumerate(axes)
@@ -395,19 +395,19 @@ def _draw_intensities(rng: np.random.Generator) -> dict[str, float]:
     hu = {
         "fat": rng.uniform(-110, -90),
         "skin": rng.uniform(10, 40),
-        "muscle": rng.uniform(45, 75),
+        "muscle": rng.uniform(60, 90),
         "bone": rng.uniform(350, 550),
         "marrow": rng.uniform(130, 220),
         "lung": rng.uniform(-880, -780),
-        "liver": rng.uniform(60, 120),
-        "left_kidney": rng.uniform(85, 180),
-        "aorta": rng.uniform(90, 210),
-        "gallbladder": rng.uniform(0, 28),
+        "liver": rng.uniform(65, 105),
+        "left_kidney": rng.uniform(110, 190),
+        "aorta": rng.uniform(100, 210),
+        "gallbladder": rng.uniform(-5, 22),
     }
-    hu["spleen"] = hu["liver"] + rng.uniform(-15, 30)
+    hu["spleen"] = hu["liver"] + rng.uniform(0, 35)
     hu["right_kidney"] = hu["left_kidney"] + rng.uniform(-6, 6)
     hu["vena_cava"] = hu["aorta"] + rng.uniform(-35, 10)
-    hu["portal_vein"] = hu["liver"] + rng.uniform(35, 85)
+    hu["portal_vein"] = hu["liver"] + rng.uniform(45, 90)
     hu["pancreas"] = hu["liver"] + rng.uniform(-25, 10)
     return {name: float(value) for name, value in hu.items()}
 
@@ -415,12 +415,12 @@ def _draw_intensities(rng: np.random.Generator) -> dict[str, float]:
 def _paint_wall(rng: np.random.Generator, canvas: _Canvas, hu: dict[str, float]) -> Mask:
     """Skin, fat, muscle, ribs and the lung bases; returns the points inside the abdominal wall."""
     z, y, x = canvas.points
-    across, ahead, behind = 106.0, rng.uniform(76, 84), rng.uniform(70, 76)
+    across, ahead, behind = 103.0, rng.uniform(76, 84), rng.uniform(70, 76)
     u2 = (x / np.float32(across)) ** 2
     v2 = (y / np.where(y > 0, np.float32(ahead), np.float32(behind))) ** 2
     level = 0.6 * np.sqrt(u2 + v2) + 0.4 * np.sqrt(np.sqrt(u2 * u2 + v2 * v2))  # between ellipse and rounded box
     depth = np.sqrt(x * x + y * y) * (1 / np.maximum(level, np.float32(1e-3)) - 1)  # mm below the skin, along a ray
-    skin, fat, muscle = 2.5, rng.uniform(6.0, 13.0), rng.uniform(7.0, 9.0)
+    skin, fat, muscle = 2.5, rng.uniform(6.0, 13.0), rng.uniform(7.5, 10.0)
     cavity = depth > fat + muscle
     rib = np.cos((z + 0.45 * y + rng.uniform(-12, 12)) * np.float32(2 * np.pi / 26.0)) > 0.55  # ribs fall forwards
     rib &= (np.abs(depth - (fat + 0.55 * muscle)) < 3.2) & (z > -25 + 0.7 * y) & (np.abs(x) > 12)
@@ -472,25 +472,30 @@ def _paint_unlabelled(rng: np.random.Generator, canvas: _Canvas, hu: dict[str, f
     for _ in range(30):  # bowel, some with contrast agent, some with gas
         centre = (rng.uniform(-75, -10), rng.uniform(8, 64), rng.uniform(-75, 68))
         loop = _Ellipsoid(centre, _about(rng, (11, 11, 17), 0.35), _near(rng, (0, 0, 0), 90))
-        canvas.paint(loop, canvas.mix(rng.uniform(5, 190)), within=inside, coat_mm=2.0)
+        canvas.paint(
+            loop,
+            canvas.mix(rng.choice((hu["gallbladder"], rng.uniform(40, 190)), p=(0.1, 0.9))),
+            within=inside,
+            coat_mm=2.0,
+        )
         if rng.random() < 0.25:
             canvas.paint(_Ellipsoid((centre[0], centre[1] + 3.5, centre[2]), (5, 4, 6)), gas, within=inside)
     for x in (-70, 70):  # descending and ascending colon
         line = (_near(rng, (-90, 2, x), 4), _near(rng, (-45, 0, x), 4), _near(rng, (-22, 8, x), 4))
-        canvas.paint(_Tube(line, 11), canvas.mix(rng.uniform(20, 120)), within=inside, coat_mm=2.0)
+        canvas.paint(_Tube(line, 11), canvas.mix(rng.uniform(50, 120)), within=inside, coat_mm=2.0)
         canvas.paint(_Tube(tuple((z, y + 5, x) for z, y, x in line), 5), gas, within=inside)
     fundus = _Ellipsoid(_near(rng, (30, 8, -44), 4), _about(rng, (24, 26, 24)), _near(rng, (0, 0, 0), 8))
     antrum = _Ellipsoid(_near(rng, (0, 26, -26), 4), _about(rng, (13, 17, 26)), _near(rng, (0, 0, 0), 8))
-    canvas.paint(_Blend((fundus, antrum)), canvas.mix(rng.uniform(5, 130)), within=inside, coat_mm=2.0)
+    canvas.paint(_Blend((fundus, antrum)), canvas.mix(rng.uniform(50, 120)), within=inside, coat_mm=2.0)
     canvas.paint(_Ellipsoid(_near(rng, (34, 26, -42), 4), (10, 7, 14)), gas, within=inside)
     pancreas = _Tube((_near(rng, (-16, 2, 24), 3), (-10, 8, 4), _near(rng, (4, -4, -30), 4)), 7.5)
     canvas.paint(pancreas, canvas.mix(hu["pancreas"]), within=inside)
     renal_vein = _Tube(((-14, -28, -40), (-10, -14, -16), (-8, -13, 8)), 3.5)
     canvas.paint(renal_vein, canvas.mix(hu["vena_cava"]), within=inside)
-    mesenteric_vein = _Tube((_near(rng, (-80, 20, 6), 5), _near(rng, (-45, 16, 2), 4), (-26, 14, -4)), 5.0)
+    mesenteric_vein = _Tube((_near(rng, (-80, 20, 6), 5), _near(rng, (-45, 16, 2), 4), (-33, 15, -4)), 5.0)
     canvas.paint(mesenteric_vein, canvas.mix(hu["portal_vein"]), within=inside, coat_mm=2.0)
     duodenum = _Ellipsoid(_near(rng, (-34, 10, 36), 4), _about(rng, (11, 10, 9), 0.2), _near(rng, (0, 0, 0), 30))
-    canvas.paint(duodenum, canvas.mix(hu["gallbladder"] + rng.uniform(-5, 15)), within=inside, coat_mm=2.0)
+    canvas.paint(duodenum, canvas.mix(rng.uniform(35, 80)), within=inside, coat_mm=2.0)
 
 
 def _paint_organs(rng: np.random.Generator, canvas: _Canvas, hu: dict[str, float], inside: Mask) -> None:
@@ -499,9 +504,9 @@ def _paint_organs(rng: np.random.Generator, canvas: _Canvas, hu: dict[str, float
     right_lobe = _Ellipsoid(_near(rng, (14, 0, 56), 3), _about(rng, (43, 52, 44)), _near(rng, (0, 0, 0), 8))
     left_lobe = _Ellipsoid(_near(rng, (28, 30, 8), 3), _about(rng, (20, 24, 36)), _near(rng, (0, -12, 0), 8))
     canvas.paint(_Blend((right_lobe, left_lobe)), organ["liver"], within=inside, coat_mm=2.0)
-    spleen = _Ellipsoid(_near(rng, (24, -26, -68), 4), _about(rng, (32, 34, 17)), _near(rng, (20, 0, 0), 8))
+    spleen = _Ellipsoid(_near(rng, (22, -24, -68), 3), _about(rng, (33, 36, 19)), _near(rng, (20, 0, 0), 8))
     canvas.paint(spleen, organ["spleen"], within=inside, coat_mm=2.0)
-    rise = rng.uniform(-8, 8)
+    rise = rng.uniform(-5, 5)
     for name, side, z in (("left_kidney", -1, -14 + rise), ("right_kidney", 1, -26 + rise)):
         centre = _near(rng, (z, -30, 49 * side), 3)
         turn = _near(rng, (0, -12 * side, -25 * side), 8)
@@ -512,11 +517,11 @@ def _paint_organs(rng: np.random.Generator, canvas: _Canvas, hu: dict[str, float
     canvas.paint(vena_cava, canvas.mix(hu["vena_cava"]), coat_mm=1.5)
     aorta_line = ((-90, -15, -7), _near(rng, (-30, -14, -8), 3), _near(rng, (20, -16, -9), 3), (80, -18, -9))
     canvas.paint(_Tube(aorta_line, rng.uniform(7.8, 9.2)), organ["aorta"], coat_mm=1.5)
-    bladder = _Ellipsoid(_near(rng, (-24, 32, 44), 4), _about(rng, (13, 14, 10.5)), _near(rng, (20, 0, 0), 15))
+    bladder = _Ellipsoid(_near(rng, (-24, 32, 44), 3), _about(rng, (15, 15, 12)), _near(rng, (20, 0, 0), 12))
     canvas.paint(bladder, organ["gallbladder"], coat_mm=1.5)
     bend, hilum = _near(rng, (0, 9, 10), 2), _near(rng, (14, 4, 28), 2)
     portal_line = (_near(rng, (-12, 13, -2), 2), bend, hilum, _near(rng, (20, 8, 42), 2))
-    canvas.paint(_Tube(portal_line, rng.uniform(6.2, 7.2)), organ["portal_vein"], coat_mm=1.5)
+    canvas.paint(_Tube(portal_line, rng.uniform(7.0, 8.0)), organ["portal_vein"], coat_mm=1.5)
 
 
 def _scan(rng: np.random.Generator, ideal: Field) -> npt.NDArray[np.int16]:
@@ -526,7 +531,7 @@ def _scan(rng: np.random.Generator, ideal: Field) -> npt.NDArray[np.int16]:
     (bias,) = _smooth_fields(rng, (ideal.shape[0], ideal.shape[1], ideal.shape[2]), 1)
     mottle = gaussian_filter(rng.standard_normal(ideal.shape, dtype=np.float32), 1.2)
     mottle *= rng.uniform(4.0, 8.0) / mottle.std()
-    noise = rng.standard_normal(ideal.shape, dtype=np.float32) * rng.uniform(10.0, 18.0)
+    noise = rng.standard_normal(ideal.shape, dtype=np.float32) * rng.uniform(9.0, 15.0)
     image = image + dense * (rng.uniform(3.0, 8.0) * bias + mottle) + noise
     hounsfield: npt.NDArray[np.int16] = np.clip(np.rint(image), -1024, 3071).astype(np.int16)
     return hounsfield
