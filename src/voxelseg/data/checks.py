@@ -225,56 +225,64 @@ def _fold_problems(dataset: Dataset) -> Iterator[Problem]:
     except DataError as error:
         yield problem("no-held-out-case", str(error), "Add labelled cases of other patients.")
         return
-    if reason:
+    if reason and all(case.fold is None for case in dataset.cases):
         yield problem("fewer-folds", f"{reason}.", "Nothing, if this is meant.", severity="info")
 
 
 # ------------------------------------------------------------------------------------------------------- showing it
 
 _COLOURS = {"error": "red", "warning": "yellow", "info": "cyan"}
-_PLURALS = {"error": "errors", "warning": "warnings", "info": "remarks"}
-_NUM_SHOWN = 4
+_NUM_CASES_SHOWN = 4
+_NUM_MESSAGES_SHOWN = 2
 
 
 def print_report(report: CheckReport, console: Console) -> None:
     """Print a table of the problems: one row for all cases with the same kind of problem, the worst first."""
-    heading = Text.assemble(
-        (report.dataset, "bold"), f" ({report.layout}, {report.num_cases} cases read, {report.root})"
-    )
-    console.print(heading)
+    console.print(Text.assemble((report.dataset, "bold"), f": {report.num_cases} cases read from {report.root}"))
     if report.problems:
-        table = Table(box=SIMPLE_HEAD, show_lines=False, padding=(0, 1), expand=True)
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1))
         table.add_column("problem", no_wrap=True)
         table.add_column("cases", max_width=26, overflow="fold")
-        table.add_column("what was found", ratio=7, overflow="fold")
-        table.add_column("what to do", ratio=6)
-        groups: dict[tuple[Severity, str], list[Problem]] = defaultdict(list)
-        for problem in report.problems:
-            groups[problem.severity, problem.code].append(problem)
-        for (severity, code), problems in groups.items():
-            table.add_row(Text(code, style=_COLOURS[severity]), *(Text(cell) for cell in _cells(problems)))
-            table.add_section()
+        table.add_column("what was found, and what to do", overflow="fold")
+        for severity in _SEVERITIES:
+            groups: dict[str, list[Problem]] = defaultdict(list)
+            for problem in report.problems:
+                if problem.severity == severity:
+                    groups[problem.code].append(problem)
+            if groups:
+                table.add_row(Text(_count(report, severity), style=f"bold {_COLOURS[severity]}"))
+            for code, problems in groups.items():
+                table.add_row(Text(code, style=_COLOURS[severity]), _names(problems), _explanation(problems))
+                table.add_section()
         console.print(table)
     console.print(_verdict(report))
 
 
-def _cells(problems: Sequence[Problem]) -> tuple[str, str, str]:
-    """Cases, messages and remedies of one kind of problem, shortened to a few examples."""
+def _names(problems: Sequence[Problem]) -> Text:
     cases = list(dict.fromkeys(problem.case or "all" for problem in problems))
+    more = f"\nand {len(cases) - _NUM_CASES_SHOWN} more" if len(cases) > _NUM_CASES_SHOWN else ""
+    return Text("\n".join(cases[:_NUM_CASES_SHOWN]) + more)
+
+
+def _explanation(problems: Sequence[Problem]) -> Text:
+    """Messages of one kind of problem and what to do about them, shortened to a few examples."""
     messages = list(dict.fromkeys(problem.message for problem in problems))
     remedies = list(dict.fromkeys(problem.remedy for problem in problems))
-    named = "\n".join(cases[:_NUM_SHOWN]) + (f"\nand {len(cases) - _NUM_SHOWN} more" if len(cases) > _NUM_SHOWN else "")
-    found = "\n".join(messages[:2]) + (f"\nand {len(messages) - 2} more of this kind" if len(messages) > 2 else "")
-    return named, found, "\n".join(remedies[:2])
+    if len(messages) > _NUM_MESSAGES_SHOWN:
+        messages[_NUM_MESSAGES_SHOWN:] = [f"and {len(messages) - _NUM_MESSAGES_SHOWN} more like these"]
+    return Text("\n").join(
+        [*map(Text, messages), *(Text(f"\N{RIGHTWARDS ARROW} {remedy}", "dim") for remedy in remedies)]
+    )
 
 
 def _verdict(report: CheckReport) -> Text:
-    counts = [
-        f"{number} {severity if number == 1 and severity != 'info' else _PLURALS[severity]}"
-        for severity in _SEVERITIES
-        if (number := report.count(severity))
-    ]
+    counts = [_count(report, severity) for severity in _SEVERITIES if report.count(severity)]
     summary = ", ".join(counts) or "no problems"
     if report.ok:
         return Text(f"Ready for training: {summary}.", style="green")
     return Text(f"Not ready for training: {summary}. Mend the errors first.", style="red")
+
+
+def _count(report: CheckReport, severity: Severity) -> str:
+    number = report.count(severity)
+    return f"{number} {severity if severity != 'info' else 'remark'}{'' if number == 1 else 's'}"

@@ -16,9 +16,11 @@ import numpy.typing as npt
 
 from voxelseg.data.dataset import Case, Problem, Severity, is_ct
 from voxelseg.data.labels import LabelScheme
+from voxelseg.data.layouts.description import relative_name
 from voxelseg.errors import DataError
 from voxelseg.geometry import Affine, Grid
 from voxelseg.io import Header, read_header, read_volume
+from voxelseg.io.format import DAMAGED
 
 SILENT_VOXELS = 0.02
 """Positions that differ by less are equal but for rounding in the headers."""
@@ -103,13 +105,13 @@ class _Examination:
 
     def _name(self, path: Path | None) -> str:
         assert path is not None
-        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+        return relative_name(path, self.root)
 
     def _unreadable(self, path: Path, error: DataError) -> None:
         self.report(
             "error",
             "unreadable",
-            str(error).replace(str(path), self._name(path)),
+            str(error).replace(str(path), self._name(path)).removesuffix(f" {DAMAGED}"),
             "Copy or export the file again, or take the case out of the data set.",
         )
 

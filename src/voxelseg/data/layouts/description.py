@@ -96,12 +96,18 @@ def file_ending_of(path: Path) -> str:
     return path.name.removeprefix(strip_suffix(path))
 
 
+def relative_name(path: Path, root: Path) -> str:
+    """`path` for a message: relative to the data set's folder `root` if it lies inside."""
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
 def complete_cases(
-    candidates: Iterable[Case], *, channels: tuple[str, ...], labelled: bool = True
+    candidates: Iterable[Case], *, root: Path, channels: tuple[str, ...], labelled: bool = True
 ) -> tuple[tuple[Case, ...], list[Problem]]:
     """Cases whose files all exist, sorted by id, and a problem for each missing file and repeated id.
 
-    `labelled` says whether a case without label map counts as incomplete (training cases) or not (test cases).
+    Messages name files relative to `root`. `labelled` says whether a case without label map counts as incomplete
+    (training cases) or not (test cases).
     """
     candidates = sorted(candidates, key=lambda case: case.id)
     problems = [
@@ -117,21 +123,21 @@ def complete_cases(
     ]
     complete: list[Case] = []
     for case in {case.id: case for case in reversed(candidates)}.values():
-        missing = _missing_files(case, channels, labelled=labelled)
+        missing = _missing_files(case, root, channels, labelled=labelled)
         problems += missing
         if not missing:
             complete.append(case)
     return tuple(sorted(complete, key=lambda case: case.id)), problems
 
 
-def _missing_files(case: Case, channels: tuple[str, ...], *, labelled: bool) -> list[Problem]:
+def _missing_files(case: Case, root: Path, channels: tuple[str, ...], *, labelled: bool) -> list[Problem]:
     def problem(code: str, message: str, remedy: str) -> Problem:
         return Problem(case.id, "error", code, f"{message}; the case is left out.", remedy)
 
     absent = [index for index, path in enumerate(case.images) if not path.is_file()]
     found = []
     if len(absent) == len(case.images):
-        where = case.images[0] if case.images else "no image is named"
+        where = relative_name(case.images[0], root) if case.images else "no image is named"
         found.append(
             problem(
                 "missing-image", f"{where}: image not found", "Add the image, or remove the label from the data set."
@@ -140,10 +146,10 @@ def _missing_files(case: Case, channels: tuple[str, ...], *, labelled: bool) -> 
     else:
         for index in absent:
             name = f" ({channels[index]})" if index < len(channels) else ""
-            message = f"{case.images[index]}: file of channel {index}{name} not found"
+            message = f"{relative_name(case.images[index], root)}: file of channel {index}{name} not found"
             found.append(problem("missing-channel", message, "Add the file; every case needs every channel."))
     if (labelled and case.label is None) or (case.label is not None and not case.label.is_file()):
-        where = f"{case.label}: label map not found" if case.label else "no label map is named"
+        where = f"{relative_name(case.label, root)}: label map not found" if case.label else "no label map is named"
         found.append(problem("missing-label", where, "Add the label map, or remove the image from the training cases."))
     return found
 

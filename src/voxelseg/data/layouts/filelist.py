@@ -62,8 +62,10 @@ def dataset_from_records(
     root = path.parent
     candidates = [_case(record, path, description) for record in training]
     test_candidates = [_case(record, path, description) for record in test]
-    cases, problems = complete_cases(candidates, channels=description.channels)
-    test_cases, test_problems = complete_cases(test_candidates, channels=description.channels, labelled=False)
+    cases, problems = complete_cases(candidates, root=root, channels=description.channels)
+    test_cases, test_problems = complete_cases(
+        test_candidates, root=root, channels=description.channels, labelled=False
+    )
     problems += [*test_problems, *_unused_keys([*training, *test]), *unknown_patients(description, candidates)]
     require_cases(path, cases, problems, looked_for="the files of its training records")
     channels, channel_problems = channels_or_discover(description, cases)

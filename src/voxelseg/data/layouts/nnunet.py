@@ -54,9 +54,12 @@ def read(path: Path) -> Dataset:
         candidates, problems = _in_folders(path, description, ending, "imagesTr", "labelsTr")
         looked_for = f"imagesTr/<case>_0000{ending} and labelsTr/<case>{ending}"
     test_candidates, test_problems = _in_folders(path, description, ending, "imagesTs", "labelsTs")
-    cases, incomplete = complete_cases(candidates, channels=description.channels)
+    cases, incomplete = complete_cases(candidates, root=path, channels=description.channels)
     test_cases, test_incomplete = complete_cases(
-        (case for case in test_candidates if case.images[0].is_file()), channels=description.channels, labelled=False
+        (case for case in test_candidates if case.images[0].is_file()),
+        root=path,
+        channels=description.channels,
+        labelled=False,
     )
     problems += [*test_problems, *incomplete, *test_incomplete, *unknown_patients(description, candidates)]
     problems += _wrong_count(description, len(candidates))

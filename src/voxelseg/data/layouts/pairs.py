@@ -55,7 +55,7 @@ def read(path: Path) -> Dataset:
         )
         for case_id in sorted(set(images_of) | set(labels_of))
     ]
-    cases, problems = complete_cases(candidates, channels=description.channels)
+    cases, problems = complete_cases(candidates, root=path, channels=description.channels)
     problems += unknown_patients(description, candidates)
     require_cases(path, cases, problems, looked_for=f"files of the same name in {image_folder} and {label_folder}")
     channels, channel_problems = channels_or_discover(description, cases)

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+
+from voxelseg.data.labels import LabelClass, LabelScheme, parse_labels
+from voxelseg.errors import DataError
+
+REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
+
+
+def test_msd_and_nnunet_directions_mean_the_same():
+    msd = parse_labels({"0": "background", "2": "tumour", "1": "liver"})
+    nnunet = parse_labels({"background": 0, "tumour": 2, "liver": [1]})
+    assert msd == nnunet
+    assert msd.names == ("liver", "tumour")
+    assert msd.num_outputs == 3
+
+
+def test_values_may_have_gaps_and_background_may_be_left_out():
+    scheme = parse_labels({"liver": 4, "aorta": 300})
+    assert scheme.known_values == {0, 4, 300}
+    assert scheme.dtype is np.uint16
+    assert scheme.encode(np.array([0, 4, 300, 7, -2, 301])).tolist() == [0, 1, 2, 0, 0, 0]
+    assert scheme.decode(np.eye(3)[:, None, None, :]).tolist() == [[[0, 4, 300]]]
+
+
+def test_ignore_is_encoded_as_minus_one_and_no_class():
+    scheme = parse_labels({"background": 0, "liver": 1, "ignore": 2})
+    assert (scheme.names, scheme.ignore, scheme.num_outputs) == (("liver",), 2, 2)
+    assert scheme.encode(np.array([[0, 1], [2, 1]], np.uint8)).tolist() == [[0, 1], [-1, 1]]
+
+
+def test_regions_are_independent_outputs_painted_in_order():
+    scheme = parse_labels(REGIONS, regions_class_order=[1, 2, 3])
+    assert scheme.names == ("whole", "core", "enhancing")
+    assert (scheme.has_regions, scheme.num_outputs) == (True, 3)
+    outputs = np.array([[0.9, 0.9, 0.9, 0.1], [0.2, 0.8, 0.9, 0.1], [0.1, 0.3, 0.7, 0.1]])[:, None, None, :]
+    assert scheme.decode(outputs).tolist() == [[[1, 2, 3, 0]]]
+    encoded = scheme.encode(np.array([0, 1, 2, 3]))
+    assert scheme.region_table[encoded].tolist() == [
+        [False, False, False],
+        [True, False, False],
+        [True, True, False],
+        [True, True, True],
+    ]
+
+
+def test_mask_of_a_region_holds_all_its_values():
+    scheme = parse_labels(REGIONS, regions_class_order=[1, 2, 3])
+    assert scheme.mask(np.array([0, 1, 2, 3]), "core").tolist() == [False, False, True, True]
+    with pytest.raises(DataError, match=r"no class 'liver'.*whole, core, enhancing"):
+        scheme.mask(np.zeros(1), "liver")
+
+
+def test_json_form_comes_back_equal():
+    scheme = parse_labels({**REGIONS, "ignore": 4}, regions_class_order=[1, 2, 3])
+    assert LabelScheme.from_dict(scheme.to_dict()) == scheme
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (None, "must be an object"),
+        ([], "must be an object"),
+        ({}, "must be an object"),
+        ({"background": 0}, "no foreground class"),
+        ({"background": 0, "liver": "1"}, "integer from 0"),
+        ({"background": 0, "liver": 1.0}, "integer from 0"),
+        ({"background": 0, "liver": True}, "integer from 0"),
+        ({"background": 0, "liver": -1}, "integer from 0"),
+        ({"background": 0, "liver": []}, "integer from 0"),
+        ({"background": 0, "liver": [1, None]}, "integer from 0"),
+        ({"background": 0, "liver": 70000}, "from 1 to 65535"),
+        ({"background": 1, "liver": 2}, "background must be 0"),
+        ({"liver": 0, "spleen": 1}, "background must be 0"),
+        ({"0": "liver", "1": "spleen"}, "background must be 0"),
+        ({"background": 0, "liver": 1, "spleen": 1}, "both 'liver' and 'spleen'"),
+        ({"0": "background", "1": "liver", "2": "liver"}, "twice"),
+        ({"0": "background", "1": "liver", "01": "spleen"}, "twice"),
+        ({"background": 0, "liver": 2, "ignore": 1}, "higher than every other label"),
+        ({"background": 0, "liver": 2, "ignore": 2}, "higher than every other label"),
+        ({"background": 0, "liver": 2, "ignore": [3, 4]}, "one integer"),
+        ({"background": 0, "liver": [0, 1]}, "from 1 to 65535"),
+    ],
+)
+def test_wrong_descriptions_are_refused(labels, words):
+    with pytest.raises(DataError, match=words):
+        parse_labels(labels, regions_class_order=[1])
+
+
+@pytest.mark.parametrize("order", [None, [1, 2], [1, 2, 9], ["1", "2", "3"], 3])
+def test_regions_need_an_order_of_known_values(order):
+    with pytest.raises(DataError, match="regions_class_order"):
+        parse_labels(REGIONS, regions_class_order=order)
+
+
+def test_class_names_are_unique():
+    with pytest.raises(DataError, match="not unique"):
+        LabelScheme((LabelClass("liver", (1,), 1), LabelClass("liver", (2,), 2)))
+
+
+def test_decode_refuses_another_number_of_outputs():
+    with pytest.raises(DataError, match="3 outputs for 2"):
+        parse_labels({"liver": 1}).decode(np.zeros((3, 1, 1, 1)))
