@@ -190,7 +190,7 @@ def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path, wro
 
 def test_output_place_that_is_a_file_is_named(tmp_path):
     (tmp_path / "occupied").write_text("")
-    with pytest.raises(VoxelsegError, match="occupied.*cannot be written"):
+    with pytest.raises(VoxelsegError, match=r"occupied.*cannot be written"):
         make_phantom(tmp_path / "occupied", num_training=1, num_test=0)
 
 
