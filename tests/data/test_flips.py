@@ -44,7 +44,9 @@ def test_a_slight_crossing_is_no_flip():
 
 def test_most_pairs_must_agree():
     offsets = {"a": [50] * 11 + [-50], "b": [60] * 12, "c": [70] * 12}
-    cases = {f"{i:02d}": {"base": 0.0, **{name: float(values[i]) for name, values in offsets.items()}} for i in range(12)}
+    cases = {
+        f"{i:02d}": {"base": 0.0, **{name: float(values[i]) for name, values in offsets.items()}} for i in range(12)
+    }
     # the last case disagrees on a alone: (base, a) is odd, but (base, b) and (base, c) are not
     assert suspected_flips(cases, ["base", "a", "b", "c"], spacing_mm=1.0) == []
 

@@ -132,7 +132,7 @@ def test_wrong_split_files_are_refused(tmp_path, content, words):
 
 def test_all_faults_of_a_split_file_are_named_at_once(tmp_path):
     (tmp_path / "splits.json").write_text('[{"train": ["a", "x"], "val": ["a"]}, {"train": [], "val": ["b"]}]')
-    with pytest.raises(DataError, match="unknown cases: x.*same cases: a.*no case under 'train'"):
+    with pytest.raises(DataError, match=r"unknown cases: x.*same cases: a.*no case under 'train'"):
         read_splits(tmp_path / "splits.json", cases("a", "b"))
 
 

@@ -62,9 +62,9 @@ def _not_a_dataset(path: Path) -> str:
         f"{_some([folder.name + '/' for folder in folders], 'folders')} and {_some([f.name for f in files], 'files')}"
     )
     inside = [str(folder) for folder in folders if _layout_of(folder) is not None]
-    remedy = (
-        f"Give {_some(inside, 'data sets inside it')} instead." if inside else "Arrange the files in one of these ways."
-    )
+    remedy = "Arrange the files in one of these ways."
+    if inside:
+        remedy = f"Give the data set inside it: {' or '.join(inside[:4])}."
     return f"{path}: not a data set. Found {found}. Looked for:{looked_for}\n{remedy}"
 
 
@@ -72,4 +72,4 @@ def _some(names: list[str], kind: str) -> str:
     if not names:
         return f"no {kind}"
     shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    return f"{len(names)} {kind} ({shown})"
+    return f"{len(names)} {kind if len(names) > 1 else kind.removesuffix('s')} ({shown})"

@@ -1,6 +1,5 @@
 """What the layouts share: the description in dataset.json, and cases whose files are all there."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +108,11 @@ def complete_cases(
     Messages name files relative to `root`. `labelled` says whether a case without label map counts as incomplete
     (training cases) or not (test cases).
     """
-    candidates = sorted(candidates, key=lambda case: case.id)
+    first_of: dict[str, Case] = {}
+    repeated: dict[str, int] = {}
+    for case in sorted(candidates, key=lambda case: case.id):
+        if first_of.setdefault(case.id, case) is not case:
+            repeated[case.id] = repeated.get(case.id, 1) + 1
     problems = [
         Problem(
             case=case_id,
@@ -118,16 +121,15 @@ def complete_cases(
             message=f"the id occurs {count} times; only its first occurrence is used.",
             remedy="Give every case its own id (file name).",
         )
-        for case_id, count in Counter(case.id for case in candidates).items()
-        if count > 1
+        for case_id, count in repeated.items()
     ]
     complete: list[Case] = []
-    for case in {case.id: case for case in reversed(candidates)}.values():
+    for case in first_of.values():
         missing = _missing_files(case, root, channels, labelled=labelled)
         problems += missing
         if not missing:
             complete.append(case)
-    return tuple(sorted(complete, key=lambda case: case.id)), problems
+    return tuple(complete), problems
 
 
 def _missing_files(case: Case, root: Path, channels: tuple[str, ...], *, labelled: bool) -> list[Problem]:

@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from voxelseg.data.dataset import Case, Dataset
+from voxelseg.data.dataset import Case, Dataset, Problem
 from voxelseg.data.labels import LabelScheme, parse_labels
 from voxelseg.data.layouts.description import (
     DESCRIPTION_FILE,
@@ -56,7 +56,7 @@ def read(path: Path) -> Dataset:
         for case_id in sorted(set(images_of) | set(labels_of))
     ]
     cases, problems = complete_cases(candidates, root=path, channels=description.channels)
-    problems += unknown_patients(description, candidates)
+    problems += [*_same_names(image_folder), *_same_names(label_folder), *unknown_patients(description, candidates)]
     require_cases(path, cases, problems, looked_for=f"files of the same name in {image_folder} and {label_folder}")
     channels, channel_problems = channels_or_discover(description, cases)
     labels, label_problems = labels_or_discover(description, cases)
@@ -70,6 +70,25 @@ def read(path: Path) -> Dataset:
         file_ending=file_ending_of(cases[0].images[0]),
         problems=(*problems, *channel_problems, *label_problems),
     )
+
+
+def _same_names(folder: Path) -> list[Problem]:
+    """A problem for each case that has the same file with two suffixes, such as a.nii and a.nii.gz."""
+    names_of: dict[str, list[str]] = defaultdict(list)
+    for file in visible_files(folder):
+        if is_image(file):
+            names_of[strip_suffix(file.name)].append(file.name)
+    return [
+        Problem(
+            case=case_id,
+            severity="error",
+            code="duplicate-case",
+            message=f"{folder.name}/ holds {' and '.join(names)}; only the last is used.",
+            remedy="Remove all but one of them.",
+        )
+        for case_id, names in names_of.items()
+        if len(names) > 1
+    ]
 
 
 def _images_by_case(folder: Path, labelled: set[str]) -> dict[str, list[Path]]:

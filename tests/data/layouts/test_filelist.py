@@ -1,0 +1,127 @@
+import json
+
+import pytest
+
+from voxelseg.data import read_dataset
+from voxelseg.errors import DataError
+
+LABELS = {"background": 0, "liver": 1}
+DESCRIPTION = {"name": "Toy", "channel_names": {"0": "CT"}, "labels": LABELS}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Empty files in folders of no layout: reading a list opens no image."""
+    for name in ("x/a.nii.gz", "x/b.mha", "x/b2.mha", "y/a.nii.gz", "y/b.mha"):
+        path = tmp_path / "files" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.touch()
+    (tmp_path / "files" / "dataset.json").write_text(json.dumps(DESCRIPTION))
+    return tmp_path / "files"
+
+
+def write(folder, text, name="list.csv", encoding="utf-8"):
+    (folder / name).write_text(text, encoding=encoding)
+    return folder / name
+
+
+def test_csv_with_all_columns(folder):
+    text = "id,image,label,patient,fold\nfirst,x/a.nii.gz,y/a.nii.gz,anna,1\n,x/b.mha,y/b.mha,,\n\n"
+    dataset = read_dataset(write(folder, text))
+    assert (dataset.layout, dataset.root, dataset.name, dataset.file_ending) == ("filelist", folder, "Toy", ".mha")
+    b, first = dataset.cases
+    assert (b.id, b.patient, b.fold) == ("b", "b", None)
+    assert (first.id, first.patient, first.fold) == ("first", "anna", 1)
+    assert first.images == (folder / "x/a.nii.gz",)
+    assert dataset.problems == ()
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_csv_from_other_spreadsheets(folder, separator):
+    text = "image,label\r\nx/a.nii.gz,y/a.nii.gz\r\n".replace(",", separator)
+    assert [case.id for case in read_dataset(write(folder, text, encoding="utf-8-sig")).cases] == ["a"]
+
+
+def test_csv_with_one_column_per_channel(folder):
+    (folder / "list.json").write_text(json.dumps({"channels": ["T1", "T2"], "labels": LABELS}))
+    text = "id,image_1,image_0,label\nb,x/b2.mha,x/b.mha,y/b.mha\na,x/a.nii.gz,,y/a.nii.gz\n"
+    dataset = read_dataset(write(folder, text))
+    assert dataset.channels == ("T1", "T2")  # from list.json, which goes before dataset.json
+    assert dataset.cases[0].images == (folder / "x/b.mha", folder / "x/b2.mha")
+    assert [(problem.case, problem.code) for problem in dataset.problems] == [("a", "missing-channel")]
+
+
+def test_missing_and_unused_are_told(folder):
+    text = (
+        "image,label,pateint\nx/a.nii.gz,y/a.nii.gz,anna\nx/b.mha,,ben\nx/c.mha,y/b.mha,carl\nx/a.nii.gz,y/a.nii.gz,d\n"
+    )
+    assert [(p.case, p.severity, p.code) for p in read_dataset(write(folder, text)).problems] == [
+        ("a", "error", "duplicate-case"),
+        ("b", "error", "missing-label"),
+        ("c", "error", "missing-image"),
+        ("", "info", "unused-column"),
+    ]
+
+
+def test_json_object_with_its_own_description(folder):
+    content = {
+        **DESCRIPTION,
+        "name": "Own",
+        "training": [{"image": ["x/b.mha", "x/b2.mha"], "label": "y/b.mha", "fold": 0, "patient": 3}],
+        "test": ["x/a.nii.gz", {"id": "t", "image": "x/a.nii.gz", "label": "y/a.nii.gz"}],
+    }
+    dataset = read_dataset(write(folder, json.dumps(content), "list.json"))
+    (case,) = dataset.cases
+    assert (dataset.name, case.id, case.fold, case.patient, len(case.images)) == ("Own", "b", 0, "3", 2)
+    assert [(one.id, one.label is None) for one in dataset.test_cases] == [("a", True), ("t", False)]
+
+
+def test_json_list_and_absolute_paths(folder):
+    content = [{"image": str(folder / "x/a.nii.gz"), "label": str(folder / "y/a.nii.gz")}]
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "dataset.json").write_text(json.dumps(DESCRIPTION))
+    dataset = read_dataset(write(folder / "elsewhere", json.dumps(content), "list.json"))
+    assert dataset.cases[0].images == (folder / "x/a.nii.gz",)
+    assert dataset.labels.names == ("liver",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "columns"),
+        ("picture,label\nx/a.nii.gz,y/a.nii.gz", r"columns \['picture', 'label'\] found, expected 'image'"),
+        ("image\nx/a.nii.gz", "expected 'image'.*and 'label'"),
+        ("image,label\n", "no complete training case"),
+        ("image,label\nx/a.nii.gz,y/a.nii.gz,7", "line 2 has more fields than the 2 columns"),
+        ("image,label,fold\nx/a.nii.gz,y/a.nii.gz,two", "case a: 'fold' is 'two'"),
+        ("image,label,fold\nx/a.nii.gz,y/a.nii.gz,-1", "case a: 'fold' is '-1'"),
+        ("id,image,label\n../a,x/a.nii.gz,y/a.nii.gz", "'../a' cannot be a file name"),
+        ("id,image,label\na,,y/a.nii.gz", "names no image"),
+        ("image,label\nx/a.png,y/a.nii.gz", "no known image suffix"),
+    ],
+)
+def test_wrong_csv_is_refused(folder, text, words):
+    with pytest.raises(DataError, match=words):
+        read_dataset(write(folder, text))
+
+
+def test_csv_in_another_encoding_is_refused(folder):
+    with pytest.raises(DataError, match="Save it as CSV in UTF-8"):
+        read_dataset(write(folder, "image,label\n\u00e4.nii.gz,b.nii.gz", encoding="latin-1"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "not valid JSON"),
+        ("3", "not a file list. Found int"),
+        ('{"cases_": []}', "not a file list.*cases_"),
+        ('{"training": {}}', "expected a list of records"),
+        ("[3]", "record 0 is 3"),
+        ('[{"image": ["a.mha", 3], "label": "b.mha"}]', "names no image"),
+        ('[{"image": "x/a.nii.gz", "label": "y/a.nii.gz", "fold": true}]', "'fold' is True"),
+    ],
+)
+def test_wrong_json_is_refused(folder, content, words):
+    with pytest.raises(DataError, match=words):
+        read_dataset(write(folder, content, "list.json"))
