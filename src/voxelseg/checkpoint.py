@@ -42,6 +42,10 @@ class Checkpoint:
     provenance: Mapping[str, Any]
     """Versions, seed, configuration, data checksums, training time: for people."""
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the weights: tells two models apart."""
+        return _hash(self.weights)
+
     def build(self) -> Network:
         """The network with its weights, in evaluation mode, returning the full-resolution output only."""
         model = create_model(

@@ -1,6 +1,7 @@
 """One or several trained models applied to scans."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -127,9 +128,7 @@ def predict_cases(
             if done.get(case.id) == states and path.is_file() and (extra.is_file() or not probabilities):
                 continue
             scan = read_channels(case.images)
-            values = predictor.probabilities(
-                scan, progress=None if progress is None else lambda share, name=case.id: progress(name, share)
-            )
+            values = predictor.probabilities(scan, progress=None if progress is None else partial(progress, case.id))
         except (DataError, OSError) as error:
             failed.append(f"{case.id}: {error}")
             paths.pop(case.id)
