@@ -1,6 +1,8 @@
 """A tiny data set in nnU-Net layout, written with NiBabel alone, that tests damage in every way."""
 
+import copy
 import json
+import shutil
 from pathlib import Path
 
 import nibabel
@@ -61,7 +63,21 @@ class TinySet:
         return np.asanyarray(nibabel.load(path).dataobj)
 
 
+@pytest.fixture(scope="session")
+def _clean_sets(tmp_path_factory):
+    return tmp_path_factory.mktemp("clean"), {}
+
+
 @pytest.fixture
-def tiny(tmp_path):
-    """Function that makes a clean tiny data set of so many cases."""
-    return lambda num_cases=12: TinySet(tmp_path / "Dataset001_Tiny", num_cases=num_cases)
+def tiny(tmp_path, _clean_sets):
+    """Function that makes a clean tiny data set of so many cases: a copy of one that is written once."""
+    folder, made = _clean_sets
+
+    def make(num_cases=12):
+        if num_cases not in made:
+            made[num_cases] = TinySet(folder / f"{num_cases}", num_cases=num_cases)
+        data = copy.copy(made[num_cases])
+        data.root = shutil.copytree(data.root, tmp_path / "Dataset001_Tiny")
+        return data
+
+    return make

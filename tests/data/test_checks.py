@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import math
@@ -180,6 +181,18 @@ def cut_air(tiny, case):
     tiny.write(tiny.image(case, 0), np.maximum(tiny.read(tiny.image(case, 0)), -200))
 
 
+def damage_affine(tiny, case):
+    image = nibabel.Nifti1Image(tiny.label_array(), AFFINE)
+    image.header["srow_x"] = np.nan
+    image.header["sform_code"] = 1
+    raw = image.header.binaryblock + b"\0" * 4 + tiny.label_array().tobytes(order="F")
+    tiny.label(case).write_bytes(gzip.compress(raw))
+
+
+def empty_file(tiny, case):
+    tiny.image(case, 0).write_bytes(b"")
+
+
 def flip(tiny, case):
     for path in (tiny.image(case, 0), tiny.image(case, 1), tiny.label(case)):
         tiny.write(path, tiny.read(path)[::-1])
@@ -189,6 +202,8 @@ PLANTS = [
     (truncate, "error", "unreadable", "imagesTr/case_04_0001.nii.gz: the compressed data are truncated"),
     (truncate_label, "error", "unreadable", "labelsTr/case_04.nii.gz"),
     (put_text_for_image, "error", "unreadable", "not compressed with gzip"),
+    (empty_file, "error", "unreadable", "the file is empty"),
+    (damage_affine, "error", "unreadable", "labelsTr/case_04.nii.gz"),
     (remove_label, "error", "missing-label", "case_04.nii.gz: label map not found"),
     (remove_image, "error", "missing-image", "case_04_0000.nii.gz: image not found"),
     (remove_channel, "error", "missing-channel", "file of channel 1 (PET) not found"),
@@ -347,6 +362,23 @@ def test_patients_in_several_folds_of_a_file_list(tiny):
 def test_a_single_case_leaves_nothing_to_hold_out(tiny):
     (problem,) = check_dataset(tiny(1).root).problems
     assert (problem.severity, problem.code) == ("error", "no-held-out-case")
+
+
+def test_folds_of_a_file_list_that_start_at_one(tiny):
+    data = tiny(2)
+    records = [
+        {
+            "image": [str(data.image(case, 0)), str(data.image(case, 1))],
+            "label": str(data.label(case)),
+            "id": case,
+            "fold": fold,
+        }
+        for case, fold in zip(data.ids, (1, 2), strict=True)
+    ]
+    (data.root / "list.json").write_text(json.dumps(records))
+    (problem,) = check_dataset(data.root / "list.json").problems
+    assert (problem.severity, problem.code) == ("error", "wrong-folds")
+    assert "no case is held out in fold 0" in problem.message
 
 
 def test_progress_counts_the_cases(tiny):

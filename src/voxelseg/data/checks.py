@@ -25,10 +25,11 @@ from voxelseg.data.dataset import Case, Dataset, Problem, Severity
 from voxelseg.data.examination import Findings, examine_case
 from voxelseg.data.flips import Flip, suspected_flips
 from voxelseg.data.layouts import read_dataset
-from voxelseg.data.splits import fold_problems, parse_splits, possible_folds, split_file_of
+from voxelseg.data.splits import fold_problems, make_splits, parse_splits, possible_folds, split_file_of
 from voxelseg.errors import DataError, WorkerError
 from voxelseg.parallel import map_unordered
 
+_USUAL_FOLDS = 5
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 
@@ -204,29 +205,39 @@ def _flip_problem(flip: Flip) -> Problem:
 
 
 def _fold_problems(dataset: Dataset) -> Iterator[Problem]:
-    def problem(code: str, message: str, remedy: str, severity: Severity = "error") -> Problem:
-        return Problem("", severity, code, message, remedy)
+    def problem(code: str, message: str, remedy: str) -> Problem:
+        return Problem("", "error", code, message, remedy)
 
-    for sentence in fold_problems(dataset.cases):
-        yield problem("patient-in-folds", f"{sentence}.", "Give all cases of a patient the same fold.")
+    several = [f"{sentence}." for sentence in fold_problems(dataset.cases)]
+    for message in several:
+        yield problem("patient-in-folds", message, "Give all cases of a patient the same fold.")
     file = split_file_of(dataset)
     if file is not None:
+        remedy = "Correct the file, or remove it to draw new folds."
         try:
-            sentences = parse_splits(file, dataset.cases)[1]
+            _, faults = parse_splits(file, dataset.cases)
         except DataError as error:
-            yield problem("split-file", str(error), "Correct the file, or remove it to draw new folds.")
+            yield problem("split-file", str(error), remedy)
             return
-        for sentence in sentences:
-            code = "patient-in-folds" if "same patients" in sentence else "split-file"
-            yield problem(code, f"{file.name}: {sentence}.", "Correct the file, or remove it to draw new folds.")
-        return
+        for code, sentence in faults:
+            yield problem(code, f"{file.name}: {sentence}.", remedy)
+    elif not several:
+        yield from _draw_problems(dataset.cases)
+
+
+def _draw_problems(cases: Sequence[Case]) -> Iterator[Problem]:
+    """Why folds cannot be drawn, or are fewer than usual."""
+    given = [case.fold for case in cases if case.fold is not None]
     try:
-        _, reason = possible_folds(dataset.cases, num_folds=5)
+        make_splits(cases, num_folds=max(_USUAL_FOLDS, max(given, default=0) + 1))
     except DataError as error:
-        yield problem("no-held-out-case", str(error), "Add labelled cases of other patients.")
+        code = "wrong-folds" if given else "no-held-out-case"
+        remedy = "Correct the folds." if given else "Add labelled cases of other patients."
+        yield Problem("", "error", code, str(error), remedy)
         return
-    if reason and all(case.fold is None for case in dataset.cases):
-        yield problem("fewer-folds", f"{reason}.", "Nothing, if this is meant.", severity="info")
+    reason = possible_folds(cases, _USUAL_FOLDS)[1] if not given else ""
+    if reason:
+        yield Problem("", "info", "fewer-folds", f"{reason}.", "Nothing, if this is meant.")
 
 
 # ------------------------------------------------------------------------------------------------------- showing it

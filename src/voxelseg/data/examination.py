@@ -5,7 +5,6 @@ Sizes are compared exactly, positions with a tolerance: below `SILENT_VOXELS` of
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,8 @@ AIR_HU = -500
 """A CT scan that shows any air has voxels below this."""
 
 Array = npt.NDArray[Any]
+
+_LARGEST_TABLE = 2**16
 
 
 @dataclass
@@ -361,15 +362,25 @@ def _counts_and_centroids(label: Array) -> tuple[dict[int, int], dict[int, Array
 
     Goes plane by plane, so that the temporary arrays stay small.
     """
-    counts: dict[int, int] = defaultdict(int)
-    sums: dict[int, Array] = defaultdict(lambda: np.zeros(3))
-    h, w = np.indices(label.shape[1:]).reshape(2, -1)
-    for d, plane in enumerate(label):
-        values, inverse = np.unique(plane, return_inverse=True)
-        inverse = inverse.reshape(-1)
-        number = np.bincount(inverse)
-        sum_h, sum_w = np.bincount(inverse, weights=h), np.bincount(inverse, weights=w)
-        for index, value in enumerate(values.tolist()):
-            counts[value] += int(number[index])
-            sums[value] += (d * number[index], sum_h[index], sum_w[index])
-    return dict(counts), {value: total / counts[value] for value, total in sums.items()}
+    low, high = int(label.min()), int(label.max())
+    if high - low < _LARGEST_TABLE:
+        values, indices = np.arange(low, high + 1), label
+    else:
+        values, indices = np.unique(label, return_inverse=True)
+        indices, low = indices.reshape(label.shape), 0
+    counts = np.zeros(values.size, np.int64)
+    sums = np.zeros((3, values.size))
+    h, w = (axis.reshape(-1).astype(np.float64) for axis in np.indices(label.shape[1:]))
+    for d, plane in enumerate(indices):
+        index = plane.reshape(-1).astype(np.int64) - low
+        number = np.bincount(index, minlength=values.size)
+        counts += number
+        sums[0] += d * number
+        sums[1] += np.bincount(index, weights=h, minlength=values.size)
+        sums[2] += np.bincount(index, weights=w, minlength=values.size)
+    present = np.flatnonzero(counts).tolist()
+    found = {int(values[index]): index for index in present}
+    return (
+        {value: int(counts[index]) for value, index in found.items()},
+        {value: sums[:, index] / counts[index] for value, index in found.items()},
+    )

@@ -135,12 +135,15 @@ def read_splits(path: Path, cases: Sequence[Case]) -> list[Split]:
     """
     splits, problems = parse_splits(path, cases)
     if problems:
-        raise DataError(f"{path}: {'; '.join(problems)}. Correct the file, or remove it to draw new folds.")
+        sentences = "; ".join(sentence for _, sentence in problems)
+        raise DataError(f"{path}: {sentences}. Correct the file, or remove it to draw new folds.")
     return splits
 
 
-def parse_splits(path: Path, cases: Sequence[Case]) -> tuple[list[Split], list[str]]:
-    """Folds in a split file, and a sentence for everything in it that would make a score wrong.
+def parse_splits(path: Path, cases: Sequence[Case]) -> tuple[list[Split], list[tuple[str, str]]]:
+    """Folds in a split file, and a code and a sentence for everything in it that would make a score wrong.
+
+    The code is "patient-in-folds" for patients on both sides, else "split-file".
 
     Raises DataError if the file is not valid JSON or not a list of folds.
     """
@@ -149,25 +152,30 @@ def parse_splits(path: Path, cases: Sequence[Case]) -> tuple[list[Split], list[s
     if not isinstance(content, list) or not content or not all(_is_fold(fold) for fold in content):
         raise DataError(f'{path}: expected a list of folds {{"train": [case ids], "val": [case ids]}}. {remedy}')
     patient_of_case = {case.id: case.patient for case in cases}
-    splits, problems = [], []
+    splits: list[Split] = []
+    problems: list[tuple[str, str]] = []
     for number, fold in enumerate(content):
         train, validation = fold["train"], fold["val"]
         for name, ids in (("train", train), ("val", validation)):
             if not ids:
-                problems.append(f"fold {number} has no case under {name!r}")
+                problems.append(("split-file", f"fold {number} has no case under {name!r}"))
             if len(set(ids)) != len(ids):
-                problems.append(f"fold {number} names cases twice under {name!r}: {_some(_repeated(ids))}")
+                problems.append(
+                    ("split-file", f"fold {number} names cases twice under {name!r}: {_some(_repeated(ids))}")
+                )
         unknown = (set(train) | set(validation)) - set(patient_of_case)
         if unknown:
-            problems.append(f"fold {number} names unknown cases: {_some(unknown)}")
+            problems.append(("split-file", f"fold {number} names unknown cases: {_some(unknown)}"))
         both = set(train) & set(validation)
         if both:
-            problems.append(f"fold {number} trains and validates on the same cases: {_some(both)}")
+            problems.append(("split-file", f"fold {number} trains and validates on the same cases: {_some(both)}"))
         shared = {patient_of_case[one] for one in set(train) - unknown - both} & {
             patient_of_case[one] for one in set(validation) - unknown - both
         }
         if shared:
-            problems.append(f"fold {number} trains and validates on the same patients: {_some(shared)}")
+            problems.append(
+                ("patient-in-folds", f"fold {number} trains and validates on the same patients: {_some(shared)}")
+            )
         splits.append(Split(tuple(sorted(train)), tuple(sorted(validation))))
     return splits, problems
 

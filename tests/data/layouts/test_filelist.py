@@ -42,6 +42,11 @@ def test_csv_from_other_spreadsheets(folder, separator):
     assert [case.id for case in read_dataset(write(folder, text, encoding="utf-8-sig")).cases] == ["a"]
 
 
+def test_csv_with_quotes(folder):
+    text = '"id", "image", "label"\n"first, or so","x/a.nii.gz","y/a.nii.gz"\n'
+    assert [case.id for case in read_dataset(write(folder, text)).cases] == ["first, or so"]
+
+
 def test_csv_with_one_column_per_channel(folder):
     (folder / "list.json").write_text(json.dumps({"channels": ["T1", "T2"], "labels": LABELS}))
     text = "id,image_1,image_0,label\nb,x/b2.mha,x/b.mha,y/b.mha\na,x/a.nii.gz,,y/a.nii.gz\n"

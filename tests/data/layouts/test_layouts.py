@@ -61,3 +61,14 @@ def test_an_invalid_description_is_named(tiny, content, words):
     (root / "dataset.json").write_text(content, encoding="latin-1")
     with pytest.raises(DataError, match=words):
         read_dataset(root)
+
+
+def test_a_folder_that_may_not_be_listed(tiny, monkeypatch):
+    root = tiny(2).root
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    with pytest.raises(DataError, match=r"imagesTr: cannot be read \(Permission denied\)"):
+        read_dataset(root)

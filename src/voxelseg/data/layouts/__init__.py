@@ -37,7 +37,15 @@ def read_dataset(path: Path | str) -> Dataset:
     repeated ids are collected in `Dataset.problems`, and those cases left out. Raises DataError if `path` is no data
     set, its description is invalid, or no complete case is left.
     """
-    path = Path(path)
+    try:
+        return _read(Path(path))
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: cannot be read ({error.strerror}). Check the path and its access rights."
+        ) from error
+
+
+def _read(path: Path) -> Dataset:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Give the folder of a data set, or a JSON or CSV file list.")
     if path.name == DESCRIPTION_FILE and _layout_of(path.parent) is not None:

@@ -86,12 +86,12 @@ def dataset_from_records(
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        separator = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets of many countries write semicolons
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="", skipinitialspace=True)
+        rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read ({error}). Save it as CSV in UTF-8.") from error
-    header = text.partition("\n")[0]
-    separator = max(",;\t", key=header.count)  # spreadsheets of many countries write semicolons
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval=""))
-    columns = [name.strip() for name in header.split(separator)]
+    columns = [name.strip() for name in reader.fieldnames or ()]
     if "label" not in columns or not any(name == "image" or _CHANNEL_COLUMN.fullmatch(name) for name in columns):
         raise DataError(
             f"{path}: columns {columns} found, expected 'image' (or 'image_0', 'image_1', ...) and 'label', and "

@@ -132,8 +132,12 @@ def _labels_beside(path: Path) -> LabelScheme | None:
 
 
 def _labels_in_text(file: Path) -> dict[str, int]:
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not text in UTF-8 ({error}). Save it again in UTF-8.") from error
     values: dict[str, int] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip() or line.startswith("#"):
             continue
         match = _LABEL_LINE.fullmatch(line.strip())
