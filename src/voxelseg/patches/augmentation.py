@@ -30,7 +30,7 @@ Range = tuple[float, float]
 class AugmentationConfig(BaseModel):
     """Defaults are nnU-Net v2's (nnUNetTrainer.get_training_transforms); probabilities are per sample."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     enabled: bool = True
     rotation: Probability = 0.2

@@ -16,7 +16,7 @@ Axis = Annotated[int, Field(ge=0, le=2)]
 class Normalization(BaseModel):
     """How one channel's intensities are mapped before the network sees them."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     kind: Literal["ct", "zscore", "zscore_nonzero", "range_0_1", "none"]
     """ct: clip to `window`, subtract `mean`, divide by `std` of the whole data set's foreground. zscore: mean and
@@ -37,7 +37,7 @@ class Normalization(BaseModel):
 class Plan(BaseModel):
     """Spatial values run along the plan's D, H, W, which are the canonical axes in the order of `axes`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     channels: tuple[str, ...]
     axes: tuple[int, int, int] = (0, 1, 2)

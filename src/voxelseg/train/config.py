@@ -20,7 +20,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class TrainConfig(BaseModel):
     """How the weights are found."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     epochs: Annotated[int, Field(gt=0)] = 1000
     """Length of the training unless a budget is given."""
@@ -68,7 +68,7 @@ class TrainConfig(BaseModel):
 class PredictConfig(BaseModel):
     """How the trained network is applied to a whole scan."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
     """Share of a window that the next one covers again."""
