@@ -147,13 +147,13 @@ def definitions(tolerance_mm: float) -> dict[str, str]:
     """How the numbers are to be read, in words, by name."""
     return {
         **{name: metric.definition for name, metric in METRICS.items()},
-        "tolerance": f"surface Dice accepts a distance of {tolerance_mm:g} mm.",
-        "surface": "foreground voxels with a face neighbour in the background; the image border counts as background.",
-        "undefined": "both masks empty: no value, left out of means and counted.",
-        "mean": "mean over the classes of the mean over the cases.",
-        "std": "sample standard deviation over the cases (n - 1).",
-        "empty": "pairs of case and class with both masks empty, only the reference empty, only the prediction empty.",
-        "volumes": "means over all cases, in mm3.",
+        "tolerance": f"Surface Dice accepts a distance of {tolerance_mm:g} mm.",
+        "surface": "Foreground voxels with a face neighbour in the background; the image border counts as background.",
+        "undefined": "Both masks empty: no value, left out of means and counted.",
+        "mean": "Mean over the classes of the mean over the cases.",
+        "std": "Sample standard deviation over the cases (n - 1).",
+        "empty": "Counts of masks of one class in one case: both empty, only the reference, only the prediction.",
+        "volumes": "Means over all cases, in mm3.",
     }
 
 

@@ -1,0 +1,146 @@
+"""What the report says about data set, plan and provenance: pairs of a name and a text."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from voxelseg.report.run import Run
+
+Facts = list[tuple[str, str]]
+
+_AXES = ("inferior–superior", "posterior–anterior", "left–right")
+"""Names of canonical D, H, W."""
+_ELSEWHERE = {"dataset", "config", "plan", "fingerprint"}
+"""Keys of run.json that have sections of their own."""
+_TITLES = {
+    "spacing_mm": "Spacing (mm)",
+    "patch_size": "Patch",
+    "batch_size": "Batch size",
+    "median_shape": "Median shape",
+    "mirror_axes": "Mirrored axes",
+    "voxelseg": "voxelseg",
+    "std": "SD",
+}
+
+
+def duration(seconds: float) -> str:
+    """Such as "1 h 02 min", "12 min 30 s" or "45 s"; a dash for NaN."""
+    if math.isnan(seconds):
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes_left:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def counted(count: int, thing: str, things: str = "") -> str:
+    """Such as "1 case" and "2 cases"."""
+    return f"{count} {thing}" if count == 1 else f"{count:,} {things or thing + 's'}".replace(",", "\u202f")
+
+
+def text_of(value: Any) -> str:
+    """A JSON value for a reader: sizes as 32 × 64 × 48, mappings as key value, yes and no."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {text_of(item)}" for key, item in value.items() if item is not None) or "–"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if not value:
+            return "none"
+        if all(isinstance(item, int | float) for item in value):
+            return " × ".join(text_of(item) for item in value)
+        return "; ".join(text_of(item) for item in value)
+    return str(value)
+
+
+def title_of(key: str) -> str:
+    """A key of a JSON file as a heading."""
+    return _TITLES.get(key, key.replace("_", " ").capitalize())
+
+
+def dataset_facts(run: Run) -> Facts:
+    """Name, layout, cases, channels, classes, spacings and shapes."""
+    dataset = run.info.get("dataset") or {}
+    facts = [(title_of(key), text_of(dataset[key])) for key in ("name", "layout", "root") if key in dataset]
+    if "num_cases" in dataset:
+        facts.append(("Cases", text_of(dataset["num_cases"])))
+    if dataset.get("channels"):
+        facts.append(("Channels", ", ".join(dataset["channels"])))
+    labels = dataset.get("labels") or {}
+    if labels.get("classes"):
+        facts.append(("Classes", ", ".join(_class_text(one) for one in labels["classes"])))
+    if labels.get("ignore") is not None:
+        facts.append(("Ignore label", str(labels["ignore"])))
+    cases = ((run.info.get("fingerprint") or {}).get("cases") or {}).values()
+    facts += _range_facts(
+        "Voxel spacing D × H × W (mm)", [case["spacing_mm"] for case in cases if "spacing_mm" in case]
+    )
+    facts += _range_facts("Shape D × H × W", [case["shape"] for case in cases if "shape" in case])
+    return facts
+
+
+def _class_text(one: Mapping[str, Any]) -> str:
+    return f"{one['name']} ({' + '.join(str(value) for value in one['values'])})"
+
+
+def _range_facts(title: str, triples: Sequence[Sequence[float]]) -> Facts:
+    if not triples:
+        return []
+    low, median, high = np.percentile(np.asarray(triples, dtype=float), [0, 50, 100], axis=0).tolist()
+    text = text_of(median)
+    return [(title, text if low == high else f"median {text}, from {text_of(low)} to {text_of(high)}")]
+
+
+def plan_facts(run: Run) -> tuple[Facts, list[str]]:
+    """Every value of the plan, and the notes that say why."""
+    plan = run.info.get("plan") or {}
+    channels = plan.get("channels") or []
+    facts: Facts = []
+    for key, value in plan.items():
+        if key in ("channels", "notes"):
+            continue
+        if key == "axes":
+            facts.append(("Axes D, H, W", ", ".join(_axis_name(axis) for axis in value)))
+        elif key == "mirror_axes":
+            names = ", ".join(f"{'DHW'[axis]} ({_axis_name((plan.get('axes') or (0, 1, 2))[axis])})" for axis in value)
+            facts.append((title_of(key), names or "none"))
+        elif key == "normalization" and len(channels) == len(value):
+            facts += [(f"Normalization of {name}", text_of(one)) for name, one in zip(channels, value, strict=True)]
+        else:
+            facts.append((title_of(key), text_of(value)))
+    return facts, [str(note) for note in plan.get("notes") or ()]
+
+
+def _axis_name(canonical: int) -> str:
+    return _AXES[canonical]
+
+
+def config_facts(run: Run) -> Facts:
+    """Every configuration value under its dotted key, as `--set` takes it."""
+    return list(_flattened(run.info.get("config") or {}))
+
+
+def _flattened(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from _flattened(item, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", text_of(item)
+
+
+def provenance_facts(run: Run) -> Facts:
+    """Command, time, versions, seed, device and whatever else run.json records."""
+    facts = []
+    for key, value in run.info.items():
+        if key == "versions" and isinstance(value, Mapping):
+            facts.append(("Libraries", ", ".join(f"{name} {version}" for name, version in value.items())))
+        elif key not in _ELSEWHERE:
+            facts.append((title_of(key), text_of(value)))
+    return facts

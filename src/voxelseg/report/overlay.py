@@ -1,0 +1,234 @@
+"""Pictures of a predicted case: scan with both contours, and a map of the errors, in three views."""
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+from matplotlib.image import imsave
+
+from voxelseg.data.labels import LabelScheme
+from voxelseg.errors import DataError
+from voxelseg.geometry import Spacing
+from voxelseg.io import read_label, read_volume
+from voxelseg.metrics.pair import bounding_box
+from voxelseg.report.run import CaseFiles
+
+REFERENCE, PREDICTION, CONFUSED = "#56B4E9", "#E69F00", "#CC79A7"
+"""Okabe and Ito's sky blue, orange and purple."""
+_CT_WINDOW = (-160.0, 240.0)
+"""Soft tissue, in HU."""
+_LEAST_MARGIN_MM = 8.0
+_BRIGHTEST = 210
+"""Grey of the brightest voxels; a little below white, so that both contours stand out on them."""
+
+# Radiological convention: anterior and superior up, the patient's right on the left; side views look to the left.
+_VIEWS = (
+    ("axial", 0, ("R", "L", "A", "P")),
+    ("coronal", 1, ("R", "L", "S", "I")),
+    ("sagittal", 2, ("A", "P", "S", "I")),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """One slice, rows downwards and columns to the right as on the page."""
+
+    name: str
+    letters: tuple[str, str, str, str]
+    """What lies left, right, up and down."""
+    step_mm: tuple[float, float]
+    """Distance of rows and of columns."""
+    grey: npt.NDArray[np.uint8]
+    reference: npt.NDArray[Any]
+    prediction: npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class View:
+    """One plane of a case."""
+
+    name: str
+    caption: str
+    contours: Markup
+    """SVG: scan with the contours of reference and prediction."""
+    errors: Markup
+    """SVG: dimmed scan with the voxels that are wrong."""
+
+
+def case_views(files: CaseFiles, labels: LabelScheme, *, channel: str) -> tuple[View, ...]:
+    """Axial, coronal and sagittal view of a case, each at the slice with most errors (most foreground if none).
+
+    Shows the first channel, named `channel`, around everything that either label map marks.
+    Raises DataError if a file is gone, cannot be read, or does not fit the others.
+    """
+    reference, prediction = read_label(files.label), read_label(files.prediction)
+    scan = read_volume(files.images[0])
+    for path, volume in ((files.prediction, prediction), (files.images[0], scan)):
+        differences = reference.grid.differences(volume.grid)
+        if differences:
+            raise DataError(f"{path}: not on the grid of {files.label}: {'; '.join(differences)}.")
+    return label_map_views(
+        scan.array[0],
+        reference.array[0],
+        prediction.array[0],
+        labels,
+        spacing_mm=reference.spacing_mm,
+        window=_CT_WINDOW if channel.upper() == "CT" else None,
+    )
+
+
+def label_map_views(
+    scan: npt.NDArray[Any],
+    reference: npt.NDArray[Any],
+    prediction: npt.NDArray[Any],
+    labels: LabelScheme,
+    *,
+    spacing_mm: Spacing,
+    window: tuple[float, float] | None = None,
+) -> tuple[View, ...]:
+    """Views of arrays (D, H, W) on one grid; `window` maps intensities to black and white, None takes percentiles."""
+    if labels.ignore is not None:
+        judged = reference != labels.ignore
+        reference, prediction = np.where(judged, reference, 0), np.where(judged, prediction, 0)
+    box = _box_of_interest((reference != 0) | (prediction != 0), spacing_mm)
+    whole_shape = scan.shape
+    starts = [part.start for part in box]
+    scan, reference, prediction = scan[box], reference[box], prediction[box]
+    grey = _grey(scan, window)
+    errors = reference != prediction
+    views = []
+    for name, normal, letters in _VIEWS:
+        others = tuple(axis for axis in range(3) if axis != normal)
+        counted = errors if errors.any() else reference != 0
+        slice_index = int(counted.sum(axis=others).argmax())
+        plane = Plane(
+            f"{name} view",
+            letters,
+            (spacing_mm[others[0]], spacing_mm[others[1]]),
+            *(_cut(array, normal, slice_index) for array in (grey, reference, prediction)),
+        )
+        wrong = int(np.count_nonzero(plane.reference != plane.prediction))
+        place = f"slice {starts[normal] + slice_index + 1} of {whole_shape[normal]}"
+        views.append(
+            View(
+                name=name,
+                caption=f"{place}, {wrong} wrong voxel{'s' if wrong != 1 else ''}",
+                contours=_contour_picture(plane, labels),
+                errors=_error_picture(plane),
+            )
+        )
+    return tuple(views)
+
+
+def _box_of_interest(foreground: npt.NDArray[np.bool_], spacing_mm: Spacing) -> tuple[slice, ...]:
+    if not foreground.any():
+        return tuple(slice(0, size) for size in foreground.shape)
+    box = bounding_box(foreground)
+    reach = max((part.stop - part.start) * step for part, step in zip(box, spacing_mm, strict=True))
+    margin_mm = max(_LEAST_MARGIN_MM, 0.12 * reach)
+    return tuple(
+        slice(max(part.start - round(margin_mm / step), 0), min(part.stop + round(margin_mm / step), size))
+        for part, step, size in zip(box, spacing_mm, foreground.shape, strict=True)
+    )
+
+
+def _grey(scan: npt.NDArray[Any], window: tuple[float, float] | None) -> npt.NDArray[np.uint8]:
+    values = np.nan_to_num(scan.astype(np.float32), posinf=0.0, neginf=0.0)
+    low, high = window or (float(np.percentile(values, 0.5)), float(np.percentile(values, 99.5)))
+    scaled = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * _BRIGHTEST
+    grey: npt.NDArray[np.uint8] = scaled.round().astype(np.uint8)
+    return grey
+
+
+def _cut(array: npt.NDArray[Any], normal: int, index: int) -> npt.NDArray[Any]:
+    """Slice with both axes flipped: D, H, W run upwards, forwards and to the right, pictures the other way round."""
+    cut: npt.NDArray[Any] = array.take(index, axis=normal)[::-1, ::-1]
+    return cut
+
+
+def _contour_picture(plane: Plane, labels: LabelScheme) -> Markup:
+    lines = "".join(
+        f'<path class="{role}" d="{"".join(outline(labels.mask(label, one)) for one in labels.names)}"/>'
+        for role, label in (("reference", plane.reference), ("prediction", plane.prediction))
+    )
+    height, width = plane.step_mm
+    contours = f'<g transform="scale({width:g} {height:g})">{lines}</g>'
+    return _picture(plane, _image(plane.grey, plane.step_mm) + contours, f"{plane.name} with contours")
+
+
+def _error_picture(plane: Plane) -> Markup:
+    reference, prediction = plane.reference, plane.prediction
+    colours = np.zeros((*reference.shape, 4), np.uint8)
+    colours[(reference == prediction) & (reference != 0)] = (255, 255, 255, 70)
+    colours[(reference != 0) & (prediction == 0)] = _rgba(REFERENCE)
+    colours[(reference == 0) & (prediction != 0)] = _rgba(PREDICTION)
+    colours[(reference != 0) & (prediction != 0) & (reference != prediction)] = _rgba(CONFUSED)
+    content = _image(plane.grey // 2, plane.step_mm) + _image(colours, plane.step_mm, crisp=True)
+    return _picture(plane, content, f"{plane.name} of the errors")
+
+
+def _rgba(colour: str) -> tuple[int, int, int, int]:
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return red, green, blue, 255
+
+
+def _picture(plane: Plane, content: str, title: str) -> Markup:
+    """SVG whose unit is a millimetre, on a square of its longer side so that pictures line up in a row."""
+    height, width = plane.grey.shape[0] * plane.step_mm[0], plane.grey.shape[1] * plane.step_mm[1]
+    side = max(height, width)
+    x, y = (width - side) / 2, (height - side) / 2
+    size, inset = side * 0.05, side * 0.02
+    left, right, top, bottom = plane.letters
+    marks = "".join(
+        f'<text x="{at_x:.2f}" y="{at_y:.2f}" text-anchor="{anchor}" dominant-baseline="{baseline}">{letter}</text>'
+        for letter, at_x, at_y, anchor, baseline in (
+            (left, x + inset, height / 2, "start", "central"),
+            (right, x + side - inset, height / 2, "end", "central"),
+            (top, width / 2, y + inset, "middle", "hanging"),
+            (bottom, width / 2, y + side - inset, "middle", "text-after-edge"),
+        )
+    )
+    return Markup(
+        f'<svg class="picture" viewBox="{x:.2f} {y:.2f} {side:.2f} {side:.2f}" role="img" aria-label="{title}">'
+        f'{content}<g class="marks" font-size="{size:.2f}">{marks}</g></svg>'
+    )
+
+
+def _image(pixels: npt.NDArray[np.uint8], step_mm: tuple[float, float], *, crisp: bool = False) -> str:
+    """SVG image of grey values (rows, columns) or RGBA (rows, columns, 4), one pixel per voxel."""
+    file = io.BytesIO()
+    rgba = pixels if pixels.ndim == 3 else np.dstack([pixels] * 3 + [np.full_like(pixels, 255)])
+    imsave(file, rgba, format="png")
+    data = base64.b64encode(file.getvalue()).decode()
+    width, height = pixels.shape[1] * step_mm[1], pixels.shape[0] * step_mm[0]
+    rendering = ' class="crisp"' if crisp else ""
+    return (
+        f'<image{rendering} width="{width:.4f}" height="{height:.4f}" preserveAspectRatio="none" '
+        f'href="data:image/png;base64,{data}"/>'
+    )
+
+
+def outline(mask: npt.NDArray[np.bool_]) -> str:
+    """SVG path along the voxel edges between mask and background, in voxels from the corner; empty for an empty mask.
+
+    `mask` is (rows, columns); x runs along columns. The edge of the picture counts as background.
+    """
+    padded = np.pad(mask, 1)
+    rows = "".join(f"M{start} {line}h{length}" for line, start, length in _runs(padded[1:, 1:-1] != padded[:-1, 1:-1]))
+    turned = padded.T
+    columns = "".join(
+        f"M{line} {start}v{length}" for line, start, length in _runs(turned[1:, 1:-1] != turned[:-1, 1:-1])
+    )
+    return rows + columns
+
+
+def _runs(lines: npt.NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+    """(line, start, length) of every unbroken run of true values along the rows of `lines`."""
+    changes = np.diff(np.pad(lines, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    line, start = np.nonzero(changes == 1)
+    _, stop = np.nonzero(changes == -1)
+    return [(int(a), int(b), int(c - b)) for a, b, c in zip(line, start, stop, strict=True)]

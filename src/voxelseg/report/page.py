@@ -1,0 +1,282 @@
+"""The report: reads a run folder, draws, and fills the template."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from voxelseg.data.labels import LabelScheme
+from voxelseg.errors import DataError
+from voxelseg.evaluate import ClassScore, Evaluation
+from voxelseg.evaluate.evaluation import definitions
+from voxelseg.evaluate.table import format_score
+from voxelseg.files import write_text
+from voxelseg.metrics import METRICS
+from voxelseg.report.curves import learning_curves
+from voxelseg.report.facts import (
+    config_facts,
+    counted,
+    dataset_facts,
+    duration,
+    plan_facts,
+    provenance_facts,
+    title_of,
+)
+from voxelseg.report.overlay import CONFUSED, PREDICTION, REFERENCE, View, case_views
+from voxelseg.report.run import Run, read_run
+from voxelseg.report.strip import axis, length_range, ratio_range, strip
+from voxelseg.version import __version__
+
+_TEMPLATE = "report.html"
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class in the table of one metric."""
+
+    name: str
+    strip: Markup
+    cells: tuple[str, ...]
+    """Mean, standard deviation, median, smallest, largest, number of cases."""
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """One metric of every class."""
+
+    title: str
+    hint: str
+    axis: Markup
+    rows: tuple[ClassRow, ...]
+    mean: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One case shown in pictures."""
+
+    rank: str
+    case: str
+    fold: str
+    mean_dice: str
+    dice: tuple[tuple[str, str], ...]
+    views: tuple[View, ...]
+    fault: str
+    """Why there are no pictures; empty if there are."""
+
+
+def write_report(run: Path, out: Path) -> Path:
+    """Write one self-contained HTML file about the run in folder `run`; returns its path.
+
+    `out` is the file, or an existing folder for report.html. A run that is not finished is reported as far as it has
+    come; scans that are gone are named in place of their pictures.
+    Raises DataError if `run` is no run folder or its files are damaged, VoxelsegError if `out` cannot be written.
+    """
+    out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
+    write_text(out, render(read_run(Path(run))))
+    return out
+
+
+def render(run: Run) -> str:
+    """HTML of the report."""
+    environment = Environment(
+        loader=PackageLoader("voxelseg.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    evaluation = run.evaluation
+    dataset = run.info.get("dataset") or {}
+    classes = _class_names(dataset, evaluation)
+    plan, plan_notes = plan_facts(run)
+    return environment.get_template(_TEMPLATE).render(
+        name=dataset.get("name") or run.folder.name,
+        subtitle=_subtitle(run),
+        headline=_headline(run, evaluation),
+        status=_status(run, evaluation),
+        curves=learning_curves(run.folds, classes),
+        curve_text=_curve_text(run),
+        evaluation=evaluation,
+        tables=_metric_tables(evaluation) if evaluation else (),
+        volumes=_volume_rows(evaluation) if evaluation else (),
+        fold_rows=_fold_rows(run) if len(run.folds) > 1 else (),
+        examples=_examples(run, evaluation, dataset) if evaluation else (),
+        all_cases=_all_cases(run, evaluation) if evaluation else (),
+        definitions=_definitions(evaluation) if evaluation else (),
+        colours={"reference": REFERENCE, "prediction": PREDICTION, "confused": CONFUSED},
+        dataset=dataset_facts(run),
+        plan=plan,
+        plan_notes=plan_notes,
+        config=config_facts(run),
+        provenance=provenance_facts(run),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+    )
+
+
+def _definitions(evaluation: Evaluation) -> list[tuple[str, str]]:
+    texts = definitions(evaluation.tolerance_mm)
+    return [(METRICS[key].title if key in METRICS else title_of(key), text) for key, text in texts.items()]
+
+
+def _class_names(dataset: Mapping[str, Any], evaluation: Evaluation | None) -> tuple[str, ...]:
+    if evaluation is not None:
+        return evaluation.classes
+    return tuple(str(one["name"]) for one in (dataset.get("labels") or {}).get("classes") or ())
+
+
+def _subtitle(run: Run) -> str:
+    folds = [fold.name for fold in run.folds]
+    which = f", fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}" if folds else ""
+    return f"Segmentation with {run.info.get('model') or 'an unnamed model'}{which}"
+
+
+def _headline(run: Run, evaluation: Evaluation | None) -> list[tuple[str, str, str]]:
+    """Big numbers: title, value, small print."""
+    numbers = []
+    if evaluation is not None:
+        scored = (
+            f"{counted(len(evaluation.classes), 'class', 'classes')}, {counted(len(evaluation.cases), 'held-out case')}"
+        )
+        notes = {"dice": scored, "surface_dice": f"at {evaluation.tolerance_mm:g} mm", "hd95_mm": "lower is better"}
+        for key, metric in METRICS.items():
+            value = format_score(evaluation.mean(key), metric.unit)
+            numbers.append((f"Mean {metric.title}", f"{value} {metric.unit}".strip(), notes.get(key, "")))
+    trained = [fold for fold in run.folds if fold.epochs]
+    if trained:
+        steps = counted(sum(fold.steps for fold in trained), "step")
+        of_folds = f" in {len(trained)} folds" if len(trained) > 1 else ""
+        numbers.append(("Training time", duration(sum(fold.elapsed_s for fold in trained)), steps + of_folds))
+    return numbers
+
+
+def _status(run: Run, evaluation: Evaluation | None) -> str:
+    """What is not finished, in a sentence; empty if everything is."""
+    if not any(fold.epochs for fold in run.folds):
+        return "Training has not finished its first epoch: there are no curves and no scores yet."
+    if evaluation is None:
+        return "No fold has been validated yet, so there are no scores. The curves show the training so far."
+    waiting = [fold.name for fold in run.folds if fold.evaluation is None]
+    return f"Not validated yet and left out of the scores: fold {', '.join(waiting)}." if waiting else ""
+
+
+def _curve_text(run: Run) -> str:
+    best = [(value, epoch, fold) for fold in run.folds for epoch, value in zip(*fold.curve("mean_dice"), strict=True)]
+    if not best:
+        return "There was no running validation yet."
+    value, epoch, fold = max(best, key=lambda item: item[0])
+    where = f" of fold {fold.name}" if len(run.folds) > 1 else ""
+    return (
+        f"Running Dice is pooled over patches of held-out cases. Its best mean is {value:.3f}, in epoch {epoch}{where}."
+    )
+
+
+def _metric_tables(evaluation: Evaluation) -> tuple[MetricTable, ...]:
+    tables = []
+    for key, metric in METRICS.items():
+        values = {name: evaluation.values(key, name) for name in evaluation.classes}
+        all_values = [value for of_class in values.values() for value in of_class.values()]
+        low, high = length_range(all_values) if metric.unit else ratio_range(all_values)
+        rows = []
+        for name, of_class in values.items():
+            found = evaluation.spread(key, name)
+            numbers = (found.mean, found.std, found.median, found.min, found.max)
+            cells = (*(format_score(number, metric.unit) for number in numbers), str(found.n))
+            rows.append(ClassRow(name, strip(of_class, low, high), cells))
+        tolerance = f"at {evaluation.tolerance_mm:g} mm, " if "tolerance_mm" in metric.options else ""
+        unit = f"in {metric.unit}, " if metric.unit else ""
+        tables.append(
+            MetricTable(
+                title=metric.title,
+                hint=f"{tolerance}{unit}{'higher' if metric.higher_is_better else 'lower'} is better",
+                axis=axis(low, high),
+                rows=tuple(rows),
+                mean=format_score(evaluation.mean(key), metric.unit),
+            )
+        )
+    return tuple(tables)
+
+
+def _volume_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
+    """Class, mean volumes in ml and their difference, then cases missed, invented, absent in both."""
+    rows = []
+    for name, found in evaluation.summary()["classes"].items():
+        reference, prediction = found["volume_reference_mm3"] / 1000, found["volume_prediction_mm3"] / 1000
+        difference = f"{100 * (prediction - reference) / reference:+.1f} %".replace("-", "−") if reference else "–"
+        empty = found["empty"]
+        counts = (str(empty[kind]) for kind in ("prediction_only", "reference_only", "both"))
+        rows.append((name, f"{reference:.4g}", f"{prediction:.4g}", difference, *counts))
+    return tuple(rows)
+
+
+def _fold_rows(run: Run) -> tuple[tuple[str, ...], ...]:
+    """Fold, held-out cases, mean of each metric, epochs, time."""
+    rows = []
+    for fold in run.folds:
+        scores = fold.evaluation
+        means = (format_score(scores.mean(key), metric.unit) if scores else "–" for key, metric in METRICS.items())
+        cases = str(len(scores.cases)) if scores else "–"
+        rows.append((fold.name, cases, *means, str(len(fold.epochs)), duration(fold.elapsed_s)))
+    return tuple(rows)
+
+
+def _ranked(evaluation: Evaluation) -> list[tuple[str, float]]:
+    """Cases with a mean Dice, worst first."""
+    means = evaluation.case_means("dice").items()
+    return sorted(((case, mean) for case, mean in means if not math.isnan(mean)), key=lambda item: item[1])
+
+
+def _examples(run: Run, evaluation: Evaluation, dataset: Mapping[str, Any]) -> tuple[Example, ...]:
+    ranked = _ranked(evaluation)
+    chosen = {0: "Worst", (len(ranked) - 1) // 2: "Median", len(ranked) - 1: "Best"} if ranked else {}
+    return tuple(_example(run, evaluation, dataset, *ranked[index], rank) for index, rank in chosen.items())
+
+
+def _example(
+    run: Run, evaluation: Evaluation, dataset: Mapping[str, Any], case: str, mean: float, rank: str
+) -> Example:
+    fold = run.fold_of(case)
+    views: tuple[View, ...] = ()
+    fault = ""
+    try:
+        if case not in fold.files:
+            raise DataError(f"fold {fold.name} does not say where the files of case {case} lie (pairs.json).")
+        labels = LabelScheme.from_dict(dataset["labels"])
+        views = case_views(fold.files[case], labels, channel=(dataset.get("channels") or [""])[0])
+    except DataError as error:
+        fault = str(error)
+    except KeyError:
+        fault = "run.json does not describe the labels."
+    return Example(
+        rank=rank,
+        case=case,
+        fold=fold.name if len(run.folds) > 1 else "",
+        mean_dice=format_score(mean, ""),
+        dice=tuple((score.name, format_score(score.metrics["dice"], "")) for score in _of_case(evaluation, case)),
+        views=views,
+        fault=fault,
+    )
+
+
+def _of_case(evaluation: Evaluation, case: str) -> list[ClassScore]:
+    return [score for score in evaluation.scores if score.case == case]
+
+
+def _all_cases(run: Run, evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
+    """Case, fold, mean Dice, then the Dice of each class; worst first, cases without any class last."""
+    of_case: dict[str, dict[str, str]] = {case: {} for case in evaluation.cases}
+    for score in evaluation.scores:
+        of_case[score.case][score.name] = format_score(score.metrics["dice"], "")
+    ranked = _ranked(evaluation)
+    undefined = [(case, math.nan) for case in evaluation.cases if case not in dict(ranked)]
+    folds = {case: fold.name for fold in run.folds if fold.evaluation for case in fold.evaluation.cases}
+    return tuple(
+        (case, folds[case], format_score(mean, ""), *(of_case[case].get(name, "–") for name in evaluation.classes))
+        for case, mean in [*ranked, *undefined]
+    )

@@ -1,0 +1,84 @@
+import math
+
+import pytest
+
+from voxelseg.report.facts import config_facts, counted, dataset_facts, duration, plan_facts, provenance_facts, text_of
+from voxelseg.report.run import Run, read_run
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(45.2, "45 s"), (750, "12 min 30 s"), (3720, "1 h 02 min"), (59.7, "1 min 00 s"), (math.nan, "–")],
+)
+def test_durations_have_two_units_at_most(seconds, expected):
+    assert duration(seconds) == expected
+
+
+def test_counts_agree_with_their_noun():
+    assert counted(1, "class", "classes") == "1 class"
+    assert counted(2, "class", "classes") == "2 classes"
+    assert counted(9000, "step") == "9\u202f000 steps"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([8, 16, 24], "8 × 16 × 24"),
+        ([[1, 1, 1], [2, 2, 2]], "1 × 1 × 1; 2 × 2 × 2"),
+        ([], "none"),
+        (None, "–"),
+        (True, "yes"),
+        (1e-5, "1e-05"),
+        ({"kind": "zscore", "window": None}, "kind zscore"),
+        ("text", "text"),
+    ],
+)
+def test_json_values_are_written_for_readers(value, expected):
+    assert text_of(value) == expected
+
+
+def test_data_set_is_summed_up(run_folder):
+    facts = dict(dataset_facts(read_run(run_folder)))
+    assert facts["Classes"] == "liver (1), spleen (2)"
+    assert facts["Cases"] == "3"
+    assert facts["Voxel spacing D × H × W (mm)"] == "4 × 1.1 × 0.9"
+
+
+def test_spread_of_shapes_is_given_when_cases_differ():
+    cases = {"a": {"shape": [10, 20, 30]}, "b": {"shape": [12, 20, 40]}, "c": {"shape": [11, 20, 30]}}
+    run = Run(None, {"fingerprint": {"cases": cases}}, ())
+    assert dict(dataset_facts(run)) == {"Shape D × H × W": "median 11 × 20 × 30, from 10 × 20 × 30 to 12 × 20 × 40"}
+
+
+def test_plan_names_its_axes_channels_and_notes(run_folder):
+    facts, notes = plan_facts(read_run(run_folder))
+    assert dict(facts)["Mirrored axes"] == "H (posterior–anterior)"
+    assert dict(facts)["Normalization of MR"] == "kind zscore"
+    assert dict(facts)["Patch"] == "8 × 16 × 24"
+    assert notes == ["D is coarse."]
+
+
+def test_mirrored_axes_follow_the_order_of_the_plan():
+    facts, _ = plan_facts(Run(None, {"plan": {"axes": [2, 0, 1], "mirror_axes": [0]}}, ()))
+    assert dict(facts)["Mirrored axes"] == "D (left–right)"
+
+
+def test_configuration_has_the_keys_that_set_takes(run_folder):
+    assert dict(config_facts(read_run(run_folder))) == {
+        "train.lr": "0.001",
+        "train.optimizer": "adamw",
+        "augmentation.mirror": "yes",
+    }
+
+
+def test_provenance_has_command_versions_and_seed(run_folder):
+    facts = dict(provenance_facts(read_run(run_folder)))
+    assert facts["Command"].startswith("voxelseg train")
+    assert facts["Libraries"] == "python 3.11.7, torch 2.13.0"
+    assert facts["Seed"] == "7"
+    assert "Plan" not in facts
+
+
+def test_an_empty_record_gives_no_facts():
+    run = Run(None, {}, ())
+    assert (dataset_facts(run), plan_facts(run), config_facts(run), provenance_facts(run)) == ([], ([], []), [], [])

@@ -1,0 +1,130 @@
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from voxelseg.data.labels import LabelClass, LabelScheme
+from voxelseg.errors import DataError
+from voxelseg.report.overlay import case_views, label_map_views, outline
+from voxelseg.report.run import read_run
+
+LABELS = LabelScheme((LabelClass("liver", (1,), 1), LabelClass("spleen", (2,), 2)))
+SHAPE = (5, 30, 40)
+SPACING_MM = (5.0, 1.0, 0.5)
+
+
+def views(reference, prediction, labels=LABELS, scan=None):
+    scan = np.zeros(SHAPE, np.float32) if scan is None else scan
+    found = label_map_views(scan, reference, prediction, labels, spacing_mm=SPACING_MM)
+    return {view.name: view for view in found}
+
+
+def pixels(picture, index):
+    """The embedded picture number `index`, RGBA in [0, 255]."""
+    data = re.findall(r"base64,([^\"]+)", picture)[index]
+    return (imread(io.BytesIO(base64.b64decode(data))) * 255).round().astype(int)
+
+
+def empty():
+    return np.zeros(SHAPE, np.uint8)
+
+
+def test_outline_follows_the_edges_of_the_voxels():
+    mask = np.zeros((4, 5), bool)
+    mask[1:3, 2:4] = True  # two by two voxels: four sides of length two
+    assert sorted(re.findall(r"M[^M]+", outline(mask))) == ["M2 1h2", "M2 1v2", "M2 3h2", "M4 1v2"]
+
+
+def test_outline_is_closed_at_the_edge_of_the_picture():
+    assert sorted(re.findall(r"M[^M]+", outline(np.ones((2, 3), bool)))) == ["M0 0h3", "M0 0v2", "M0 2h3", "M3 0v2"]
+
+
+def test_outline_of_nothing_is_empty():
+    assert outline(np.zeros((2, 3), bool)) == ""
+
+
+def test_each_view_shows_the_slice_with_most_errors():
+    reference, prediction = empty(), empty()
+    reference[1:4, 10:20, 15:25] = 1
+    prediction[:] = reference
+    prediction[3, 12, 16:20] = 0
+    found = views(reference, prediction)
+    assert found["axial"].caption == "slice 4 of 5, 4 wrong voxels"
+    assert found["coronal"].caption == "slice 13 of 30, 4 wrong voxels"
+    assert found["sagittal"].caption == "slice 17 of 40, 1 wrong voxel"
+
+
+def test_a_perfect_case_shows_the_slice_with_most_foreground():
+    reference = empty()
+    reference[1:4, 10:20, 15:25] = 1
+    reference[2, 20, 15] = 1
+    assert views(reference, reference.copy())["axial"].caption == "slice 3 of 5, 0 wrong voxels"
+
+
+def test_pictures_are_in_millimetres():
+    reference = empty()
+    reference[0:5, 0:30, 0:40] = 1
+    found = views(reference, reference)
+    sizes = {
+        name: re.search(r'<image width="([\d.]+)" height="([\d.]+)"', view.contours) for name, view in found.items()
+    }
+    assert {name: (float(size[1]), float(size[2])) for name, size in sizes.items()} == {
+        "axial": (20.0, 30.0),  # W 40 * 0.5 mm, H 30 * 1 mm
+        "coronal": (20.0, 25.0),  # W, D 5 * 5 mm
+        "sagittal": (30.0, 25.0),  # H, D
+    }
+
+
+def test_pictures_are_turned_to_the_radiological_view():
+    scan = np.zeros(SHAPE, np.float32)
+    scan[4, 29, 39] = 100.0  # most superior, anterior, left (the end of W is the patient's right in RAS+)
+    reference = np.ones(SHAPE, np.uint8)
+    reference[4, 29, 39] = 2
+    prediction = reference.copy()
+    prediction[4, 29, 39] = 1
+    for view in views(reference, prediction, scan=scan).values():
+        grey = pixels(view.contours, 0)[..., 0]
+        assert np.unravel_index(grey.argmax(), grey.shape) == (0, 0)
+
+
+def test_error_map_tells_missed_invented_and_confused_voxels():
+    reference, prediction = empty(), empty()
+    reference[2, 10, 10:14] = 1, 1, 2, 0
+    prediction[2, 10, 10:14] = 1, 0, 1, 1
+    colours = pixels(views(reference, prediction)["axial"].errors, 1).reshape(-1, 4)
+    found = {tuple(colour) for colour in colours.tolist() if colour[3] == 255}
+    assert found == {(0x56, 0xB4, 0xE9, 255), (0xE6, 0x9F, 0x00, 255), (0xCC, 0x79, 0xA7, 255)}
+
+
+def test_voxels_with_the_ignore_label_are_no_errors():
+    reference, prediction = empty(), empty()
+    reference[2, 10:14, 10:14] = 9
+    reference[2, 15, 15] = prediction[2, 15, 15] = 1
+    prediction[2, 10:14, 10:14] = 1
+    found = views(reference, prediction, LabelScheme(LABELS.classes, ignore=9))
+    assert found["axial"].caption.endswith("0 wrong voxels")
+
+
+def test_empty_label_maps_and_odd_intensities_can_be_shown():
+    scan = np.full(SHAPE, np.nan, np.float32)
+    scan[0, 0, 0] = np.inf
+    assert len(views(empty(), empty(), scan=scan)) == 3
+
+
+def test_files_of_a_run_are_shown(run_folder):
+    files = read_run(run_folder).folds[0].files
+    assert [view.name for view in case_views(files["case_02"], LABELS, channel="MR")] == [
+        "axial",
+        "coronal",
+        "sagittal",
+    ]
+
+
+def test_scans_that_are_gone_are_named(run_folder):
+    files = read_run(run_folder).folds[0].files["case_02"]
+    files.images[0].unlink()
+    with pytest.raises(DataError, match=r"case_02\.nii\.gz: file not found"):
+        case_views(files, LABELS, channel="MR")

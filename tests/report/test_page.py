@@ -1,0 +1,144 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from voxelseg.errors import DataError, VoxelsegError
+from voxelseg.report import write_report
+
+VOID = {"meta", "br", "img", "hr", "link", "col"}
+
+
+class Checked(HTMLParser):
+    """Collects text, and fails on tags that do not close in order."""
+
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.open, self.seen, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("style", "title"):
+            self.text.append(data)
+
+
+def report(run, tmp_path):
+    page = Checked()
+    page.feed(write_report(run, tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    page.words = re.sub(r"\s+", " ", " ".join(page.text))
+    return page
+
+
+def test_report_shows_scores_pictures_curves_and_provenance(run_folder, tmp_path):
+    page = report(run_folder, tmp_path)
+    for words in (
+        "Two <boxes>",
+        "Segmentation with mednext_s, fold 0",
+        "2 classes, 3 held-out cases",
+        "2 min 00 s",
+        "40 steps",
+        "Worst: case_02",
+        "Median: case_01",
+        "Best: case_00",
+        "Learning rate",
+        "voxelseg train DATA --out RUN --model mednext_s",
+        "train.optimizer",
+        "D is coarse.",
+    ):
+        assert words in page.words
+    assert sum(attributes.get("class") == "picture" for _, attributes in page.seen) == 18
+    assert "Folds" not in page.words
+
+
+def test_report_asks_for_nothing_outside_itself(run_folder, tmp_path):
+    page = report(run_folder, tmp_path)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.seen}
+    for _, attributes in page.seen:
+        for key, value in attributes.items():
+            if key in ("src", "href", "xlink:href"):
+                assert value.startswith(("data:", "#"))
+    style = (tmp_path / "report.html").read_text().partition("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+
+
+def test_cases_without_a_class_are_counted(run_folder, tmp_path):
+    page = report(run_folder, tmp_path)
+    assert "Absent in both" in page.words
+    assert re.search(r"Best: case_00 mean Dice 1\.000", page.words)
+
+
+def test_folds_are_pooled_and_listed(two_fold_run, tmp_path):
+    page = report(two_fold_run, tmp_path)
+    assert "4 held-out cases" in page.words
+    assert "Not validated yet and left out of the scores: fold 10." in page.words
+    assert "Folds" in page.words
+    assert "fold 1" in page.words
+
+
+def test_an_unfinished_run_is_reported_with_its_curves(unfinished_run, tmp_path):
+    page = report(unfinished_run, tmp_path)
+    assert "No fold has been validated yet" in page.words
+    assert "Learning curves" in page.words
+    assert "Scores by class" not in page.words
+
+
+def test_a_run_without_any_epoch_is_reported(unfinished_run, tmp_path):
+    (unfinished_run / "fold_0" / "log.jsonl").unlink()
+    page = report(unfinished_run, tmp_path)
+    assert "Training has not finished its first epoch" in page.words
+    assert "Learning curves" not in page.words
+
+
+def test_scans_that_are_gone_are_named_in_place_of_pictures(run_folder, tmp_path):
+    (tmp_path / "data" / "images" / "case_02.nii.gz").unlink()
+    page = report(run_folder, tmp_path)
+    assert re.search(r"No pictures: \S*case_02\.nii\.gz: file not found", page.words)
+    assert sum(attributes.get("class") == "picture" for _, attributes in page.seen) == 12
+
+
+@pytest.mark.parametrize("damage", ["no pairs", "no labels"])
+def test_missing_records_only_cost_the_pictures(run_folder, tmp_path, damage):
+    if damage == "no pairs":
+        (run_folder / "fold_0" / "validation" / "pairs.json").unlink()
+    else:
+        content = json.loads((run_folder / "run.json").read_text())
+        del content["dataset"]["labels"]
+        (run_folder / "run.json").write_text(json.dumps(content))
+    page = report(run_folder, tmp_path)
+    assert page.words.count("No pictures:") == 3
+    assert "Scores by class" in page.words
+
+
+def test_a_bare_record_is_enough(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    assert "an unnamed model" in report(tmp_path / "run", tmp_path).words
+
+
+def test_a_folder_gets_report_html(run_folder, tmp_path):
+    assert write_report(run_folder, tmp_path) == tmp_path / "report.html"
+
+
+def test_a_folder_that_is_no_run_is_refused_and_nothing_written(tmp_path):
+    with pytest.raises(DataError, match=r"run\.json"):
+        write_report(tmp_path, tmp_path / "report.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(run_folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(VoxelsegError, match="cannot be written"):
+        write_report(run_folder, tmp_path / "file" / "report.html")
