@@ -35,6 +35,7 @@ wheels replace a CPU torch; nnU-Net needs them only for its transformers.
 """
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -252,7 +253,17 @@ class Benchmark:
         for setting in options.set:
             command += ["--set", setting]
         seconds = run(command, folder / "log.txt", self.thread_environment)
-        return {"wall_seconds": seconds, "predictions": f"run/fold_{options.fold}/validation", "command": command}
+        fold = folder / "run" / f"fold_{options.fold}"
+        events = map(json.loads, (fold / "log.jsonl").read_text().splitlines())
+        end = [event for event in events if event["event"] == "end"][-1]
+        return {
+            "wall_seconds": seconds,
+            "predictions": str((fold / "validation").relative_to(folder)),
+            "command": command,
+            "steps": end["step"],
+            "training_seconds": end["elapsed_s"],
+            "seconds_per_step": end["elapsed_s"] / end["step"],
+        }
 
     def run_nnunet(self, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Train with nnU-Net from the start, after preparing its data once."""
@@ -370,7 +381,7 @@ def print_results(
         f"cases, {options.minutes:g} min on {options.threads} threads ({where['processor']}), seed {options.seed}, "
         f"commit {where['commit'] or 'unknown'}"
     )
-    rows = [["", "Dice", *(f"Dice {name}" for name in classes), "HD95 mm", "steps", "s per step", "wall min"]]
+    rows = [["", "Dice", *(f"Dice {name}" for name in classes), "HD95 mm", "steps", "s per step", "min", "wall min"]]
     for name, evaluation in scores.items():
         record = records[name]
         by_class = [evaluation.spread("dice", each).mean for each in classes]
@@ -379,8 +390,9 @@ def print_results(
                 benchmark.folder(name).name,
                 *(f"{value:.4f}" for value in (np.nanmean(list(evaluation.case_means("dice").values())), *by_class)),
                 f"{evaluation.mean('hd95_mm'):.2f}",
-                str(record.get("steps", "")),
-                f"{record['seconds_per_step']:.2f}" if "seconds_per_step" in record else "",
+                str(record["steps"]),
+                f"{record['seconds_per_step']:.2f}",
+                f"{record['training_seconds'] / 60:.1f}",
                 f"{record['wall_seconds'] / 60:.1f}",
             ]
         )

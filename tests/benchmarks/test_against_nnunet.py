@@ -1,0 +1,193 @@
+import importlib.util
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from voxelseg.data import LabelClass, LabelScheme, Split, read_dataset
+from voxelseg.data.dataset import Case, Dataset
+from voxelseg.errors import ConfigError, DataError, WorkerError
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "against_nnunet.py"
+_spec = importlib.util.spec_from_file_location("against_nnunet", SCRIPT)
+assert _spec is not None
+assert _spec.loader is not None
+against_nnunet = importlib.util.module_from_spec(_spec)
+sys.modules["against_nnunet"] = against_nnunet  # dataclasses look their module up there
+_spec.loader.exec_module(against_nnunet)
+
+SHAPE = (5, 7, 6)  # of the files, so D, H, W are 6, 7, 5
+SPACING = (1.0, 2.0, 3.0)
+
+
+def _save(path: Path, array: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, np.diag([*SPACING, 1.0])), path)
+    return path
+
+
+def _label(shift: int = 0) -> np.ndarray:
+    label = np.zeros(SHAPE, np.uint8)
+    label[1:3, 2:5, 1 + shift : 3 + shift] = 1  # 2 * 3 * 2 = 12 voxels
+    return label
+
+
+def _dataset(root: Path, *, ids: tuple[str, ...] = ("a", "b", "c"), channels: int = 1) -> Dataset:
+    rng = np.random.default_rng(0)
+    shape = SHAPE if channels == 1 else (*SHAPE, channels)
+    for name in ids:
+        _save(root / "imagesTr" / f"{name}.nii.gz", rng.normal(size=shape).astype(np.float32))
+        _save(root / "labelsTr" / f"{name}.nii.gz", _label())
+    description = {
+        "name": "Tiny",
+        "modality": {str(index): f"MRI{index}" for index in range(channels)},
+        "labels": {"0": "background", "1": "organ"},
+        "training": [{"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in ids],
+    }
+    (root / "dataset.json").write_text(json.dumps(description))
+    return read_dataset(root)
+
+
+def _benchmark(tmp_path: Path, **changes: object) -> "against_nnunet.Benchmark":
+    dataset = _dataset(tmp_path / "data")
+    options = against_nnunet.parse([str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--threads", "1"])
+    for name, value in changes.items():
+        setattr(options, name, value)
+    return against_nnunet.Benchmark(dataset=dataset, splits=[Split(("c",), ("a", "b"))], options=options)
+
+
+def test_paired_difference_is_ours_minus_theirs_over_cases_that_both_have():
+    ours = {"a": 0.9, "b": 0.8, "c": 0.7, "d": math.nan}
+    theirs = {"c": 0.7, "b": 0.7, "a": 0.7, "d": 0.5}
+    found = against_nnunet.paired_difference(ours, theirs)
+    assert found.mean == pytest.approx(0.1)  # (0.2 + 0.1 + 0) / 3
+    assert (found.num_better, found.num_worse, found.num_cases) == (2, 0, 3)
+    assert 0.0 <= found.low < 0.1 < found.high < 0.201
+    assert found.wilcoxon_p == pytest.approx(0.5)  # two non-zero differences of one sign: 2 * (1/2)^2
+
+
+def test_equal_differences_have_an_interval_of_no_width_and_the_smallest_p_value():
+    ours = {str(case): 0.5 for case in range(6)}
+    theirs = {str(case): 0.25 for case in range(6)}
+    found = against_nnunet.paired_difference(ours, theirs)
+    assert (found.low, found.mean, found.high) == (0.25, 0.25, 0.25)
+    assert found.wilcoxon_p == pytest.approx(2 / 2**6)
+
+
+def test_interval_of_two_cases_spans_their_differences():
+    # resamples of {0, 1}: the mean is 0 or 1 with probability 1/4 each, beyond 2.5 %
+    found = against_nnunet.paired_difference({"a": 1.0, "b": 0.5}, {"a": 0.0, "b": 0.5})
+    assert (found.low, found.mean, found.high) == (0.0, 0.5, 1.0)
+
+
+def test_no_difference_gives_p_of_one():
+    assert against_nnunet.paired_difference({"a": 0.5}, {"a": 0.5}).wilcoxon_p == 1.0
+
+
+def test_interval_is_the_same_on_every_run():
+    rng = np.random.default_rng(1)
+    ours, theirs = (dict(enumerate(rng.random(9))) for _ in range(2))
+    assert against_nnunet.paired_difference(ours, theirs) == against_nnunet.paired_difference(ours, theirs)
+
+
+def test_scores_of_different_cases_are_not_compared():
+    with pytest.raises(DataError, match=r"different cases: \['b'\]"):
+        against_nnunet.paired_difference({"a": 0.5}, {"a": 0.5, "b": 0.5})
+    with pytest.raises(DataError, match="no case has a score on both sides"):
+        against_nnunet.paired_difference({"a": 0.5}, {"a": math.nan})
+
+
+def test_nnunet_raw_folder_is_the_same_data_set(tmp_path):
+    dataset = _dataset(tmp_path / "data")
+    against_nnunet.write_nnunet_raw(dataset, tmp_path / "raw")
+    raw = read_dataset(tmp_path / "raw")
+    assert raw.layout == "nnunet"
+    assert (raw.channels, raw.labels) == (dataset.channels, dataset.labels)
+    assert [case.id for case in raw.cases] == ["a", "b", "c"]
+    for ours, theirs in zip(dataset.cases, raw.cases, strict=True):
+        assert theirs.images[0].resolve() == ours.images[0].resolve()
+        assert theirs.label is not None
+        assert theirs.label.resolve() == (ours.label and ours.label.resolve())
+
+
+def test_channels_in_one_file_become_one_file_each(tmp_path):
+    dataset = _dataset(tmp_path / "data", ids=("a", "b"), channels=2)
+    against_nnunet.write_nnunet_raw(dataset, tmp_path / "raw")
+    whole = nib.load(tmp_path / "data" / "imagesTr" / "b.nii.gz")
+    for channel in range(2):
+        one = nib.load(tmp_path / "raw" / "imagesTr" / f"b_{channel:04d}.nii.gz")
+        np.testing.assert_array_equal(one.get_fdata(), whole.get_fdata()[..., channel])
+        np.testing.assert_allclose(one.affine, whole.affine)
+
+
+def test_regions_and_ignore_label_are_described_as_nnunet_does():
+    labels = LabelScheme((LabelClass("whole", (1, 2), 1), LabelClass("core", (2,), 2)), ignore=3)
+    case = Case("a", (Path("a.nii.gz"),), Path("label.nii.gz"))
+    description = against_nnunet.nnunet_description(Dataset("Tiny", Path(), "msd", ("MRI",), labels, (case,)))
+    assert description == {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3},
+        "regions_class_order": [1, 2],
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+    }
+
+
+def test_saved_label_maps_of_the_held_out_cases_are_scored(tmp_path):
+    benchmark = _benchmark(tmp_path)
+    predictions = benchmark.folder("nnunet") / "validation"
+    _save(predictions / "a.nii.gz", _label())
+    _save(predictions / "b.nii.gz", _label(shift=1))  # half of the 12 voxels are common: 2 * 6 / 24
+    scores = benchmark.score("nnunet", "validation")
+    assert scores.case_means("dice") == {"a": 1.0, "b": 0.5}
+    (predictions / "b.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"b\.nii\.gz"):
+        benchmark.score("nnunet", "validation")
+
+
+def test_finished_contestant_is_kept_only_under_the_same_settings(tmp_path, monkeypatch):
+    benchmark = _benchmark(tmp_path)
+    ran = []
+    monkeypatch.setattr(
+        against_nnunet.Benchmark, "run_nnunet", lambda *_: ran.append("nnunet") or {"predictions": "validation"}
+    )
+    first = benchmark.finish("nnunet")
+    assert benchmark.finish("nnunet") == first
+    assert ran == ["nnunet"]
+    benchmark.options.minutes = 7.0
+    with pytest.raises(ConfigError, match=r"other settings \(minutes\)"):
+        benchmark.finish("nnunet")
+
+
+def test_label_keeps_voxelseg_runs_apart(tmp_path):
+    benchmark = _benchmark(tmp_path, label="wide")
+    assert benchmark.folder("voxelseg").name == "wide"
+    assert benchmark.folder("nnunet").name == "nnunet"
+
+
+def test_failed_command_shows_its_last_lines(tmp_path):
+    command = [sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"]
+    with pytest.raises(WorkerError, match=r"(?s)code 3.*what went wrong.*log\.txt"):
+        against_nnunet.run(command, tmp_path / "log.txt")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--contestants", "voxelseg,monai"], r"unknown contestants \['monai'\]"),
+        (["--minutes", "0"], "--minutes must be positive"),
+        (["--threads", "100000"], "--threads must be from 1 to"),
+        (["--label", "nnunet"], "Choose another --label"),
+        (["--fold", "9"], "--fold must be from 0 to 2"),
+    ],
+)
+def test_impossible_options_end_with_one_message_and_code_2(tmp_path, capsys, arguments, message):
+    _dataset(tmp_path / "data")
+    command = [str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--threads", "1", *arguments]
+    assert against_nnunet.main(command) == 2
+    assert re.search(message, capsys.readouterr().err)
