@@ -11,7 +11,7 @@ from voxelseg.errors import ConfigError
 from voxelseg.nets import mednext, unet
 from voxelseg.nets.network import Network
 
-__all__ = ["NETWORKS", "Network", "NetworkEntry", "create_model", "describe_models", "list_models"]
+__all__ = ["NETWORKS", "Network", "NetworkEntry", "create_model", "describe_models", "find_network", "list_models"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +74,13 @@ def list_models() -> list[str]:
     return list(NETWORKS)
 
 
+def find_network(name: str) -> NetworkEntry:
+    """The entry of that name; ConfigError, with the closest match, for an unknown one."""
+    if name not in NETWORKS:
+        raise ConfigError(f"unknown model {name!r}{_closest(name, list(NETWORKS))}. Known: {', '.join(NETWORKS)}.")
+    return NETWORKS[name]
+
+
 def create_model(name: str, *, in_channels: int, num_classes: int, **options: Any) -> Network:
     """Network of that name with fresh weights; `options` are fields of its config, as in kernel_size=5.
 
@@ -81,9 +88,7 @@ def create_model(name: str, *, in_channels: int, num_classes: int, **options: An
     `create_model(name, **dataclasses.asdict(config))`. ConfigError, with the closest match, for an unknown name or
     option.
     """
-    if name not in NETWORKS:
-        raise ConfigError(f"unknown model {name!r}{_closest(name, list(NETWORKS))}. Known: {', '.join(NETWORKS)}.")
-    entry = NETWORKS[name]
+    entry = find_network(name)
     known = [field.name for field in dataclasses.fields(entry.config)]
     unknown = [option for option in options if option not in known]
     if unknown:

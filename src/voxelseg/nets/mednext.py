@@ -21,9 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from voxelseg.errors import ConfigError
 from voxelseg.nets.network import Network
+from voxelseg.ops.bottleneck import inverted_bottleneck
 from voxelseg.ops.depthwise import depthwise_conv, depthwise_conv_transpose
 from voxelseg.ops.norm import global_response_norm, instance_norm, layer_norm
-from voxelseg.ops.pointwise import pointwise_conv
+from voxelseg.ops.pointwise import pointwise_conv, pointwise_head
 from voxelseg.ops.upsample import add_upsampled
 
 NUM_LEVELS = 5
@@ -125,21 +126,32 @@ class MedNeXtBlock(nn.Module):
         if change != "same" and config.residual_resampling:
             self.residual = (transposed if change == "up" else conv)(in_channels, out_channels, 1, stride=2)
 
-    def branch(self, x: Tensor, extra_bias: Tensor | None = None) -> Tensor:
-        """Everything but the residual; `extra_bias` (C_out,) is added to the compression's bias."""
+    def branch(self, x: Tensor, residual: Tensor | None = None, extra_bias: Tensor | None = None) -> Tensor:
+        """Depthwise convolution to compression, plus `residual` of that shape and `extra_bias` (C_out,)."""
         if self.change == "up":
             y = depthwise_conv_transpose(x, self.depthwise.weight, self.depthwise.bias)  # (B, C, 2D-1, 2H-1, 2W-1)
         else:
             y = depthwise_conv(x, self.depthwise.weight, self.depthwise.bias, stride=self.depthwise.stride[0])
-        if self.norm_kind == "group":
-            y = instance_norm(y, self.norm.weight, self.norm.bias, eps=self.norm.eps)
-        else:
-            y = layer_norm(y, self.norm.weight, self.norm.bias, eps=self.norm.eps)
+        bias = self.compress.bias if extra_bias is None else self.compress.bias + extra_bias
+        if self.norm_kind == "group" and self.grn_weight is None:  # the paper's block: norm to residual in one
+            return inverted_bottleneck(
+                y,
+                self.norm.weight,
+                self.norm.bias,
+                self.expand.weight,
+                self.expand.bias,
+                self.compress.weight,
+                bias,
+                residual,
+                eps=self.norm.eps,
+            )
+        norm = instance_norm if self.norm_kind == "group" else layer_norm
+        y = norm(y, self.norm.weight, self.norm.bias, eps=self.norm.eps)
         y = F.gelu(pointwise_conv(y, self.expand.weight, self.expand.bias))  # (B, R*C, D', H', W')
         if self.grn_weight is not None and self.grn_bias is not None:
             y = global_response_norm(y, self.grn_weight, self.grn_bias)
-        bias = self.compress.bias if extra_bias is None else self.compress.bias + extra_bias
-        return pointwise_conv(y, self.compress.weight, bias)  # (B, C_out, D', H', W')
+        y = pointwise_conv(y, self.compress.weight, bias)  # (B, C_out, D', H', W')
+        return y if residual is None else residual + y
 
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
         """(B, C_out, D', H', W'); an up block adds `skip`, the encoder's output at the target level."""
@@ -150,11 +162,11 @@ class MedNeXtBlock(nn.Module):
             # The authors pad branch and residual by one plane at the front of each axis and add the skip; adding in
             # place of that is the same sum, and the residual's bias lands wherever the branch does.
             weight = self.residual.weight.transpose(0, 1)  # stored as a transposed convolution
-            return add_upsampled(skip, self.branch(x, self.residual.bias), pointwise_conv(x, weight, None))
+            return add_upsampled(skip, self.branch(x, extra_bias=self.residual.bias), pointwise_conv(x, weight, None))
         if self.residual is not None:
             coarse = x[..., ::2, ::2, ::2] if x.ndim == 5 else x[..., ::2, ::2]
-            return self.branch(x, self.residual.bias) + pointwise_conv(coarse, self.residual.weight, None)
-        return x + self.branch(x) if self.adds_input else self.branch(x)
+            return self.branch(x, pointwise_conv(coarse, self.residual.weight, self.residual.bias))
+        return self.branch(x, x if self.adds_input else None)
 
 
 class MedNeXt(Network):
@@ -240,7 +252,8 @@ class MedNeXt(Network):
     def _head(self, level: int, x: Tensor) -> Tensor:
         head = self.heads[level]
         assert isinstance(head, _ConvNd)
-        return pointwise_conv(x, head.weight.transpose(0, 1), head.bias)
+        assert head.bias is not None
+        return pointwise_head(x, head.weight.transpose(0, 1), head.bias)
 
 
 _EXPANSION_BM = (2, 3, 4, 4, 4, 4, 4, 3, 2)

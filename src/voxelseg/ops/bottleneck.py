@@ -1,0 +1,177 @@
+"""The inverted bottleneck of ConvNeXt-like blocks: norm, expansion, GELU, compression, residual, as one operation."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from voxelseg.ops.dispatch import fast_on_cpu
+from voxelseg.ops.norm import instance_norm
+from voxelseg.ops.pointwise import pointwise_conv
+
+_TILE_VALUES = 2**18  # expanded values per tile: 1 MB stays in the second-level caches of two cores
+
+
+def inverted_bottleneck_plain(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    compress_weight: Tensor,
+    compress_bias: Tensor,
+    residual: Tensor | None,
+    *,
+    eps: float,
+) -> Tensor:
+    """Slow twin of `inverted_bottleneck`: one PyTorch operation after the other."""
+    y = instance_norm(x, norm_weight, norm_bias, eps=eps)
+    y = F.gelu(pointwise_conv(y, expand_weight, expand_bias))
+    y = pointwise_conv(y, compress_weight, compress_bias)
+    return y if residual is None else residual + y
+
+
+def inverted_bottleneck(
+    x: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    expand_weight: Tensor,
+    expand_bias: Tensor,
+    compress_weight: Tensor,
+    compress_bias: Tensor,
+    residual: Tensor | None,
+    *,
+    eps: float,
+) -> Tensor:
+    """The sum residual + compress(gelu(expand(norm(x)))) for x (B, C, *space).
+
+    `norm` is per channel over space, the weights are (C_out, C_in, 1, ...).
+    The fast form on the CPU goes through the voxels in tiles, so that the expanded tensor stays in the cache and is
+    never stored; the backward pass computes it again. The norm's statistics cost one pass over `x`, its backward
+    sums none: they are read off the weight gradients. Differentiable once.
+    """
+    if not fast_on_cpu(x, expand_weight):
+        return inverted_bottleneck_plain(
+            x, norm_weight, norm_bias, expand_weight, expand_bias, compress_weight, compress_bias, residual, eps=eps
+        )
+    voxels = _as_rows(x)
+    rows: Tensor = _InvertedBottleneck.apply(  # type: ignore[no-untyped-call]
+        voxels,
+        norm_weight,
+        norm_bias,
+        expand_weight.flatten(1),
+        expand_bias,
+        compress_weight.flatten(1),
+        compress_bias,
+        None if residual is None else _as_rows(residual),
+        eps,
+    )
+    return rows.view(x.shape[0], *x.shape[2:], -1).movedim(-1, 1)
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    return x.movedim(1, -1).flatten(1, -2)  # (B, D*H*W, C), a view of channels-last memory
+
+
+def _tiles(rows: Tensor, hidden: int) -> Iterator[tuple[int, slice]]:
+    length = max(_TILE_VALUES // hidden, 1)
+    for sample in range(rows.shape[0]):
+        for start in range(0, rows.shape[1], length):
+            yield sample, slice(start, start + length)
+
+
+def _moments(rows: Tensor, hidden: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation (B, C) over the rows; sums of tiles are added in double precision."""
+    total = rows.new_zeros(rows.shape[0], rows.shape[2], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for sample, tile in _tiles(rows, hidden):
+        values = rows[sample, tile]
+        total[sample] += values.sum(0)
+        squares[sample] += (values * values).sum(0)
+    mean = total / rows.shape[1]
+    variance = (squares / rows.shape[1] - mean * mean).clamp_min_(0)
+    return mean.to(rows.dtype), (variance + eps).rsqrt().to(rows.dtype)
+
+
+class _InvertedBottleneck(torch.autograd.Function):
+    """Rows are (B, N, C). The norm's weight and bias are folded into the expansion, so tiles hold x_hat itself."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        rows: Tensor,
+        norm_weight: Tensor,
+        norm_bias: Tensor,
+        expand_weight: Tensor,
+        expand_bias: Tensor,
+        compress_weight: Tensor,
+        compress_bias: Tensor,
+        residual: Tensor | None,
+        eps: float,
+    ) -> Tensor:
+        hidden = expand_weight.shape[0]
+        mean, inverse_std = _moments(rows, hidden, eps)
+        shift = -mean * inverse_std
+        folded = expand_weight * norm_weight
+        folded_bias = torch.addmv(expand_bias, expand_weight, norm_bias)
+        out = rows.new_empty(*rows.shape[:2], compress_weight.shape[0])
+        for sample, tile in _tiles(rows, hidden):
+            x_hat = torch.addcmul(shift[sample], rows[sample, tile], inverse_std[sample])
+            expanded = F.gelu(torch.addmm(folded_bias, x_hat, folded.t()))
+            result = torch.addmm(compress_bias, expanded, compress_weight.t(), out=out[sample, tile])
+            if residual is not None:
+                result += residual[sample, tile]
+        ctx.save_for_backward(
+            rows, norm_weight, norm_bias, expand_weight, folded, folded_bias, compress_weight, mean, inverse_std
+        )
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, norm_weight, norm_bias, expand_weight, folded, folded_bias, compress_weight, mean, inverse_std = (
+            ctx.saved_tensors
+        )
+        batch, num_rows, _ = rows.shape
+        hidden = expand_weight.shape[0]
+        shift = -mean * inverse_std
+        grad_folded = rows.new_zeros(batch, *expand_weight.shape)
+        grad_folded_bias = rows.new_zeros(batch, hidden)
+        grad_compress = torch.zeros_like(compress_weight)
+        grad_compress_bias = rows.new_zeros(compress_weight.shape[0])
+        grad_rows = torch.empty_like(rows)  # holds the gradient of x_hat first
+        for sample, tile in _tiles(rows, hidden):
+            grad_out = grad[sample, tile]
+            x_hat = torch.addcmul(shift[sample], rows[sample, tile], inverse_std[sample])
+            pre_gelu = torch.addmm(folded_bias, x_hat, folded.t())
+            grad_compress.addmm_(grad_out.t(), F.gelu(pre_gelu))
+            grad_compress_bias += grad_out.sum(0)
+            grad_pre_gelu = torch.ops.aten.gelu_backward(grad_out @ compress_weight, pre_gelu)
+            grad_folded[sample].addmm_(grad_pre_gelu.t(), x_hat)
+            grad_folded_bias[sample] += grad_pre_gelu.sum(0)
+            torch.mm(grad_pre_gelu, folded, out=grad_rows[sample, tile])
+
+        # The norm's backward needs, per sample and channel, the mean over the rows of the gradient of x_hat and of its
+        # product with x_hat. Both follow from the gradients of the expansion, without another pass over the rows.
+        mean_grad = grad_folded_bias @ folded / num_rows
+        mean_product = (grad_folded * folded).sum(1) / num_rows
+        slope = -mean_product * inverse_std.square()
+        offset = -mean_grad * inverse_std - slope * mean
+        for sample, tile in _tiles(rows, hidden):
+            correction = torch.addcmul(offset[sample], rows[sample, tile], slope[sample])
+            grad_rows[sample, tile].mul_(inverse_std[sample]).add_(correction)
+        grad_weight, grad_bias = grad_folded.sum(0), grad_folded_bias.sum(0)
+        return (
+            grad_rows,
+            (grad_weight * expand_weight).sum(0),
+            grad_bias @ expand_weight,
+            torch.addcmul(grad_bias.unsqueeze(1) * norm_bias, grad_weight, norm_weight),
+            grad_bias,
+            grad_compress,
+            grad_compress_bias,
+            grad if ctx.needs_input_grad[7] else None,
+            None,
+        )
