@@ -38,6 +38,14 @@ def test_a_line_cut_off_by_a_kill_is_left_out_and_a_repeated_epoch_counts_once(r
     assert fold.elapsed_s == 150.0
 
 
+def test_lines_that_are_no_epochs_are_left_out(run_folder):
+    log = run_folder / "fold_0" / "log.jsonl"
+    log.write_text('3\n{"event": "epoch", "epoch": "x"}\n{"event": "epoch", "epoch": 0, "validation_dice": 3}\n')
+    fold = read_run(run_folder).folds[0]
+    assert len(fold.epochs) == 1
+    assert fold.class_curve("liver") == ([], [])
+
+
 def test_an_unfinished_run_has_curves_and_no_scores(unfinished_run):
     run = read_run(unfinished_run)
     assert run.evaluation is None
@@ -66,6 +74,9 @@ def test_folders_that_are_no_runs_are_refused(tmp_path, run_folder):
         read_run(tmp_path)
     (run_folder / "run.json").write_text("[]")
     with pytest.raises(DataError, match="expected an object, found list"):
+        read_run(run_folder)
+    (run_folder / "run.json").write_text('{"dataset": "here", "plan": null, "config": {}}')
+    with pytest.raises(DataError, match="expected an object under dataset"):
         read_run(run_folder)
 
 

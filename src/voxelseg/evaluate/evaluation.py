@@ -153,7 +153,7 @@ def definitions(tolerance_mm: float) -> dict[str, str]:
         "mean": "Mean over the classes of the mean over the cases.",
         "std": "Sample standard deviation over the cases (n - 1).",
         "empty": "Counts of masks of one class in one case: both empty, only the reference, only the prediction.",
-        "volumes": "Means over all cases, in mm3.",
+        "volumes": "Means over all cases, in mm³.",
     }
 
 

@@ -137,7 +137,10 @@ def _label_maps(folder: Path, role: str) -> dict[str, Path]:
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder}: the {role} folder {found}. Give a folder of label maps (or two files to compare).")
-    files = [file for file in visible_files(folder) if is_image(file)]
+    try:
+        files = [file for file in visible_files(folder) if is_image(file)]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}). Check the folder's permissions.") from error
     if not files:
         inside = [entry.name for entry in sorted(folder.iterdir()) if entry.is_dir()]
         hint = f" Did you mean one of its folders {inside}?" if inside else ""

@@ -87,7 +87,11 @@ def _draw_dice(axes: Axes, folds: Sequence[Fold], classes: Sequence[str]) -> Non
     for fold in folds if len(folds) == 1 else ():
         few = len(classes) <= len(CYCLE)
         for index, name in enumerate(classes):
-            style = {"color": CYCLE[index], "label": name} if few else {"color": "#9aa4b0"}
+            style = (
+                {"color": CYCLE[index], "label": name}
+                if few
+                else {"color": "#9aa4b0", "label": "classes" if index == 0 else None}
+            )
             _plot(axes, fold.class_curve(name), linewidth=1.1, **style)
         _plot(axes, fold.curve("mean_dice"), color=INK, linewidth=2.2, label="mean")
     axes.set_ylim(0, 1)

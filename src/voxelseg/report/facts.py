@@ -6,14 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from voxelseg.report.run import Run
+from voxelseg.report.run import SECTIONS, Run
 
 Facts = list[tuple[str, str]]
 
 _AXES = ("inferior–superior", "posterior–anterior", "left–right")
 """Names of canonical D, H, W."""
-_ELSEWHERE = {"dataset", "config", "plan", "fingerprint"}
-"""Keys of run.json that have sections of their own."""
 _TITLES = {
     "spacing_mm": "Spacing (mm)",
     "patch_size": "Patch",
@@ -141,6 +139,6 @@ def provenance_facts(run: Run) -> Facts:
     for key, value in run.info.items():
         if key == "versions" and isinstance(value, Mapping):
             facts.append(("Libraries", ", ".join(f"{name} {version}" for name, version in value.items())))
-        elif key not in _ELSEWHERE:
+        elif key not in SECTIONS:
             facts.append((title_of(key), text_of(value)))
     return facts

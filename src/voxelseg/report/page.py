@@ -211,7 +211,7 @@ def _volume_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
         difference = f"{100 * (prediction - reference) / reference:+.1f} %".replace("-", "−") if reference else "–"
         empty = found["empty"]
         counts = (str(empty[kind]) for kind in ("prediction_only", "reference_only", "both"))
-        rows.append((name, f"{reference:.4g}", f"{prediction:.4g}", difference, *counts))
+        rows.append((name, f"{reference:.2f}", f"{prediction:.2f}", difference, *counts))
     return tuple(rows)
 
 

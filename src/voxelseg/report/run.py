@@ -16,6 +16,8 @@ RUN_FILE = "run.json"
 LOG_FILE = "log.jsonl"
 VALIDATION_FOLDER = "validation"
 PAIRS_FILE = "pairs.json"
+SECTIONS = ("dataset", "config", "plan", "fingerprint")
+"""Keys of run.json that hold objects."""
 _REMEDY = "Give the folder that `voxelseg train --out` wrote."
 
 
@@ -59,8 +61,9 @@ class Fold:
 
     def class_curve(self, name: str) -> tuple[list[int], list[float]]:
         """Epochs with a running Dice of class `name`, and its values."""
-        scored = [(int(epoch["epoch"]), epoch.get("validation_dice") or {}) for epoch in self.epochs]
-        kept = [(epoch, number(dice.get(name))) for epoch, dice in scored if math.isfinite(number(dice.get(name)))]
+        scored = [(int(epoch["epoch"]), epoch.get("validation_dice")) for epoch in self.epochs]
+        points = [(epoch, number(dice.get(name))) for epoch, dice in scored if isinstance(dice, dict)]
+        kept = [(epoch, value) for epoch, value in points if math.isfinite(value)]
         return [epoch for epoch, _ in kept], [value for _, value in kept]
 
 
@@ -98,6 +101,9 @@ def read_run(folder: Path) -> Run:
     info = read_json(folder / RUN_FILE, remedy=_REMEDY)
     if not isinstance(info, dict):
         raise DataError(f"{folder / RUN_FILE}: expected an object, found {type(info).__name__}. {_REMEDY}")
+    wrong = [key for key in SECTIONS if not isinstance(info.get(key) or {}, dict)]
+    if wrong:
+        raise DataError(f"{folder / RUN_FILE}: expected an object under {', '.join(wrong)}. {_REMEDY}")
     folds = sorted((path for path in folder.glob("fold_*") if path.is_dir()), key=_fold_order)
     return Run(folder, info, tuple(_read_fold(path) for path in folds))
 
