@@ -89,7 +89,7 @@ def test_references_without_prediction_are_left_out_on_request_and_noted(folders
     save(folders[1] / "c.nii.gz", [1])
     evaluation = evaluate(*folders, tmp_path / "scores", labels=LABELS, allow_missing=True)
     assert evaluation.cases == ("a", "b")
-    assert evaluation.notes == ("1 references have no prediction and are left out: c",)
+    assert evaluation.notes == ("Left out because they have no prediction: c.",)
 
 
 def test_no_prediction_at_all_is_an_error_even_on_request(folders, tmp_path):
@@ -102,7 +102,7 @@ def test_predictions_without_reference_are_left_out_and_noted(folders, tmp_path)
     save(folders[0] / "z.nii.gz", [1])
     evaluation = evaluate(*folders, tmp_path / "scores", labels=LABELS)
     assert evaluation.cases == ("a", "b")
-    assert evaluation.notes == ("1 predictions have no reference and are left out: z",)
+    assert evaluation.notes == ("Left out because they have no reference: z.",)
     assert json.loads((tmp_path / "scores" / "summary.json").read_text())["notes"] == list(evaluation.notes)
 
 
@@ -163,3 +163,13 @@ def test_real_label_maps_score_one_against_themselves(shared_data, tmp_path):
     assert evaluation.mean("dice") == 1.0
     assert evaluation.mean("hd95_mm") == 0.0
     assert len(evaluation.classes) == 2
+
+
+def test_errors_name_every_missing_case_and_notes_a_few(folders, tmp_path):
+    names = [f"m{index}" for index in range(8)]
+    for name in names:
+        save(folders[1] / f"{name}.nii.gz", [1])
+    with pytest.raises(DataError, match=", ".join(names)):
+        match_files(*folders)
+    _, notes = match_files(*folders, allow_missing=True)
+    assert notes == ("Left out because they have no prediction: m0, m1, m2, m3, m4 and 3 more.",)

@@ -34,3 +34,9 @@ def test_undefined_scores_are_dashes():
     text = rendered(Evaluation((empty,), tolerance_mm=1.0))
     assert "nan" not in text
     assert "–" in text
+
+
+def test_notes_are_shown_below_the_table():
+    assert "Left out: z." in rendered(
+        Evaluation((score("a", "liver", 0.5),), tolerance_mm=1.0, notes=("Left out: z.",))
+    )

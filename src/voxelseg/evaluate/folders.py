@@ -15,7 +15,8 @@ from voxelseg.io import is_image, strip_suffix
 from voxelseg.metrics import METRICS
 from voxelseg.parallel import map_unordered
 
-_MOST_LISTED = 50
+_MOST_LISTED = 5
+"""Cases named in a note; errors name all."""
 
 
 def evaluate(
@@ -122,13 +123,13 @@ def match_files(
     if missing and (len(missing) == len(references) or not allow_missing):
         raise DataError(
             f"{prediction}: {len(missing)} of {len(references)} cases of {reference} have no prediction: "
-            f"{_shortened(missing)}. Files belong together if their names are equal without the suffix. Predict these "
+            f"{', '.join(missing)}. Files belong together if their names are equal without the suffix. Predict these "
             "cases too, or score only those with a prediction (--allow-missing)."
         )
     extra = [case for case in predictions if case not in references]
-    notes = [f"{len(extra)} predictions have no reference and are left out: {_shortened(extra)}"] if extra else []
+    notes = [f"Left out because they have no reference: {_shortened(extra)}."] if extra else []
     if missing:
-        notes.append(f"{len(missing)} references have no prediction and are left out: {_shortened(missing)}")
+        notes.append(f"Left out because they have no prediction: {_shortened(missing)}.")
     pairs = [LabelPair(case, predictions[case], references[case]) for case in references if case in predictions]
     return pairs, tuple(notes)
 
@@ -148,7 +149,7 @@ def _label_maps(folder: Path, role: str) -> dict[str, Path]:
     count = Counter(strip_suffix(file.name) for file in files)
     twice = [file.name for file in files if count[strip_suffix(file.name)] > 1]
     if twice:
-        raise DataError(f"{folder}: several files of one case: {_shortened(twice)}. Keep one per case.")
+        raise DataError(f"{folder}: several files of one case: {', '.join(twice)}. Keep one per case.")
     return {strip_suffix(file.name): file for file in files}
 
 

@@ -9,12 +9,14 @@ from voxelseg.metrics import METRICS
 
 
 def class_table(evaluation: Evaluation) -> Table:
-    """Table of each class's mean and standard deviation over the cases, ending with the mean over the classes."""
+    """Table of each class's mean and standard deviation over the cases, with the mean over the classes and the notes."""
     cases = len(evaluation.cases)
+    reading = (
+        f"Mean ± standard deviation over cases; surface Dice at {evaluation.tolerance_mm:g} mm; "
+        "n: cases in which the class is in the reference or the prediction."
+    )
     table = Table(
-        title=f"Scores of {cases} case{'s' if cases != 1 else ''}",
-        caption=f"mean ± standard deviation over cases; surface Dice at {evaluation.tolerance_mm:g} mm; "
-        "n: cases in which the class is in the reference or the prediction",
+        title=f"Scores of {cases} case{'s' if cases != 1 else ''}", caption="\n".join((reading, *evaluation.notes))
     )
     table.add_column("Class", overflow="fold")
     for metric in METRICS.values():
