@@ -9,7 +9,7 @@ from voxelseg.metrics import METRICS
 
 
 def class_table(evaluation: Evaluation) -> Table:
-    """Table of each class's mean and standard deviation over the cases, with the mean over the classes and the notes."""
+    """Table of each class's mean and standard deviation over the cases; the mean over the classes; the notes."""
     cases = len(evaluation.cases)
     reading = (
         f"Mean ± standard deviation over cases; surface Dice at {evaluation.tolerance_mm:g} mm; "
