@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
 from voxelseg.errors import ConfigError
-from voxelseg.nets.network import Network
+from voxelseg.nets.network import Network, check_counts, check_switches
 from voxelseg.ops.bottleneck import inverted_bottleneck
 from voxelseg.ops.depthwise import depthwise_conv, depthwise_conv_transpose
 from voxelseg.ops.norm import global_response_norm, instance_norm, layer_norm
@@ -63,24 +63,26 @@ class MedNeXtConfig:
     """Recompute blocks in the backward pass of training: less memory, more time, the same numbers."""
 
     def __post_init__(self) -> None:
+        check_counts(self, "in_channels", "num_classes", "width", "kernel_size")
+        check_switches(self, "deep_supervision", "residual", "residual_resampling", "grn", "checkpointing")
         for name in ("expansion", "blocks"):
-            value = getattr(self, name)
-            per_stage = (value,) * NUM_STAGES if isinstance(value, int) else tuple(value)
-            if len(per_stage) != NUM_STAGES or any(not isinstance(n, int) or n < 1 for n in per_stage):
-                raise ConfigError(
-                    f"{name} = {value!r}: expected one positive integer, or {NUM_STAGES} of them "
-                    "(four encoder stages, bottleneck, four decoder stages)."
-                )
-            object.__setattr__(self, name, per_stage)
-        for name in ("in_channels", "num_classes", "width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: expected a positive integer.")
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            object.__setattr__(self, name, _per_stage(name, getattr(self, name)))
+        if self.kernel_size % 2 == 0:
             raise ConfigError(f"kernel_size = {self.kernel_size}: expected an odd number such as 3, 5 or 7.")
         if self.norm not in ("group", "layer"):
             raise ConfigError(f"norm = {self.norm!r}: expected 'group' or 'layer'.")
         if self.spatial_dims not in (2, 3):
             raise ConfigError(f"spatial_dims = {self.spatial_dims}: expected 2 or 3.")
+
+
+def _per_stage(name: str, value: Any) -> tuple[int, ...]:
+    numbers = tuple(value) if isinstance(value, list | tuple) else (value,) * NUM_STAGES
+    if len(numbers) != NUM_STAGES or any(not isinstance(n, int) or isinstance(n, bool) or n < 1 for n in numbers):
+        raise ConfigError(
+            f"{name} = {value!r}: expected one positive integer, or {NUM_STAGES} of them "
+            "(four encoder stages, bottleneck, four decoder stages)."
+        )
+    return numbers
 
 
 class MedNeXtBlock(nn.Module):

@@ -1,10 +1,26 @@
 """What all networks share: the input check, the deep-supervision switch, the strides of the outputs."""
 
 from math import prod
+from typing import Any
 
 from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError, DataError
+
+
+def check_counts(config: Any, *names: str) -> None:
+    """ConfigError unless each of these fields of `config` is a positive integer."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"{name} = {value!r}: expected a positive integer.")
+
+
+def check_switches(config: Any, *names: str) -> None:
+    """ConfigError unless each of these fields of `config` is true or false."""
+    for name in names:
+        if not isinstance(getattr(config, name), bool):
+            raise ConfigError(f"{name} = {getattr(config, name)!r}: expected true or false.")
 
 
 class Network(nn.Module):

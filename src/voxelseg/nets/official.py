@@ -17,7 +17,14 @@ _MEDNEXT_STAGES = {
     r"dec_block_(\d)": r"decoder.\1",
     r"out_(\d)\.conv_out": r"heads.\1",
 }
-_MEDNEXT_LAYERS = {"conv1": "depthwise", "conv2": "expand", "conv3": "compress", "res_conv": "residual"}
+_MEDNEXT_LAYERS = {
+    "conv1": "depthwise",
+    "conv2": "expand",
+    "conv3": "compress",
+    "res_conv": "residual",
+    "grn_gamma": "grn_weight",
+    "grn_beta": "grn_bias",
+}
 
 
 def _mednext_key(key: str) -> str | None:
@@ -28,8 +35,6 @@ def _mednext_key(key: str) -> str | None:
         match = re.match(rf"{pattern}\.", key)
         if match:
             stage, rest = match.expand(replacement), key[match.end() :].split(".")
-            if rest == ["grn_gamma"] or rest == ["grn_beta"]:
-                rest = ["grn_weight" if rest == ["grn_gamma"] else "grn_bias"]
             return ".".join([stage, *(_MEDNEXT_LAYERS.get(part, part) for part in rest)])
     raise CheckpointError(f"{key!r} is not a parameter of the official MedNeXt. Check which network the file is of.")
 

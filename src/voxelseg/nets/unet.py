@@ -6,7 +6,7 @@ lead back up, and skips are concatenated. Strides and kernels are per level and 
 nnU-Net derives them from each data set; the defaults here are five isotropic levels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -17,12 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError
-from voxelseg.nets.network import Network
+from voxelseg.nets.network import Network, check_counts, check_switches
 from voxelseg.ops.norm import instance_norm
 
 NEGATIVE_SLOPE = 0.01
-
-PerAxis = int | Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,26 +45,31 @@ class UNetConfig:
     """Whether every decoder stage has a head, not only the last."""
 
     def __post_init__(self) -> None:
-        for name in ("in_channels", "num_classes", "width", "max_width", "convs_per_stage"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: expected a positive integer.")
-        strides = tuple(_three("strides", level) for level in self.strides)
+        check_counts(self, "in_channels", "num_classes", "width", "max_width", "convs_per_stage")
+        check_switches(self, "deep_supervision")
+        strides = _per_level("strides", self.strides)
         if len(strides) < 2 or strides[0] != (1, 1, 1):
             raise ConfigError(f"strides = {self.strides}: expected at least two levels, the first with stride 1.")
-        kernels: Sequence[PerAxis] = (
-            (self.kernels,) * len(strides) if isinstance(self.kernels, int) else tuple(self.kernels)
+        kernels = _per_level(
+            "kernels", (self.kernels,) * len(strides) if isinstance(self.kernels, int) else self.kernels
         )
-        if len(kernels) != len(strides):
-            raise ConfigError(f"kernels = {self.kernels}: expected one per level ({len(strides)}), or one for all.")
+        if len(kernels) != len(strides) or any(size % 2 == 0 for level in kernels for size in level):
+            raise ConfigError(
+                f"kernels = {self.kernels}: expected odd sizes, one per level ({len(strides)}) or one for all."
+            )
         object.__setattr__(self, "strides", strides)
-        object.__setattr__(self, "kernels", tuple(_three("kernels", level) for level in kernels))
-        if any(size % 2 == 0 for level in kernels for size in _three("kernels", level)):
-            raise ConfigError(f"kernels = {self.kernels}: expected odd sizes.")
+        object.__setattr__(self, "kernels", kernels)
 
 
-def _three(name: str, value: PerAxis) -> tuple[int, int, int]:
-    sizes = (value,) * 3 if isinstance(value, int) else tuple(value)
-    if len(sizes) != 3 or min(sizes) < 1:
+def _per_level(name: str, levels: object) -> tuple[tuple[int, int, int], ...]:
+    if not isinstance(levels, list | tuple):
+        raise ConfigError(f"{name} = {levels!r}: expected a list with one entry per level.")
+    return tuple(_three(name, level) for level in levels)
+
+
+def _three(name: str, value: object) -> tuple[int, int, int]:
+    sizes = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
+    if len(sizes) != 3 or any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes):
         raise ConfigError(f"{name}: {value!r} is not a positive integer or three of them (D, H, W).")
     return (sizes[0], sizes[1], sizes[2])
 

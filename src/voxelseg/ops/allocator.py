@@ -11,8 +11,8 @@ _NEVER = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Make glibc's malloc keep what the process frees; returns whether it does.
 
-    Large tensors otherwise get fresh pages from the kernel each time and give them back when they are freed: about half
-    of the time of an eager CPU training step is page faults. The price: the process keeps its peak memory until it ends.
+    Large tensors otherwise get fresh pages from the kernel each time and give them back when they are freed: up to half
+    of the time of an eager CPU training step is page faults. The price: the process keeps its peak memory to its end.
     The setting is for the whole process and cannot be taken back, so commands call it, imports never do. Does nothing
     (False) where the C library is not glibc, as on macOS, Windows and musl.
     """

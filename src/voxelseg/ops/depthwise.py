@@ -13,7 +13,7 @@ convolution of width 3. The functions here write every gradient in terms of thes
 `benchmarks/networks.py` measures them. Other devices and dtypes use PyTorch's own convolutions.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any
 
@@ -122,8 +122,7 @@ def _adjoint(grad: Tensor, weight: Tensor, stride: int, size: torch.Size) -> Ten
         spread[:, :, ::2, ::2, ::2] = grad
         return F.conv3d(spread, weight.flip(2, 3, 4), padding=kernel // 2, groups=channels)
     result = grad.new_empty(grad.shape[0], *size, channels).movedim(-1, 1)
-    for phase in product(range(2), repeat=3):
-        axes = [_Phase(parity, kernel, length) for parity, length in zip(phase, size, strict=True)]
+    for axes in _phases(kernel, size):
         taps = weight[_region(axis.taps for axis in axes)].flip(2, 3, 4)
         # Output m of this phase is the sum over shifts q of tap(q) * grad[m - q]: a convolution with the flipped taps.
         padding = [
@@ -144,11 +143,8 @@ def _weight_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tenso
             return _weight_gradient_by_planes(x, grad)
         reach = kernel // 2
         return _correlate(x, grad, [range(-reach, reach + 1)] * 3)
-    result = x.new_empty(x.shape[1], 1, kernel, kernel, kernel)
-    for phase in product(range(2), repeat=3):
-        axes = [_Phase(parity, kernel, length) for parity, length in zip(phase, x.shape[2:], strict=True)]
-        if any(axis.first_shift > axis.last_shift for axis in axes):  # a kernel of size 1 has no taps on odd voxels
-            continue
+    result = x.new_zeros(x.shape[1], 1, kernel, kernel, kernel)
+    for axes in _phases(kernel, x.shape[2:]):
         part = _channels_last(x[_region(axis.fine for axis in axes)])
         shifts = [range(axis.first_shift, axis.last_shift + 1) for axis in axes]
         result[_region(axis.taps for axis in axes)] = _correlate(part, grad, shifts)
@@ -168,6 +164,14 @@ class _Phase:
         self.length = (size - parity + 1) // 2
         self.first_shift = (first_tap - kernel // 2 - parity) // 2
         self.last_shift = self.first_shift + len(range(kernel)[self.taps]) - 1
+
+
+def _phases(kernel: int, size: torch.Size) -> Iterator[list[_Phase]]:
+    """The up to eight phases of a volume that have voxels and taps."""
+    for parities in product(range(2), repeat=3):
+        axes = [_Phase(parity, kernel, length) for parity, length in zip(parities, size, strict=True)]
+        if all(axis.length > 0 and axis.first_shift <= axis.last_shift for axis in axes):
+            yield axes
 
 
 def _correlate(x: Tensor, grad: Tensor, shifts: Sequence[range]) -> Tensor:

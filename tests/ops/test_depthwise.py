@@ -1,0 +1,92 @@
+import pytest
+import torch
+from torch import Tensor
+
+from voxelseg.ops.depthwise import (
+    depthwise_conv,
+    depthwise_conv_plain,
+    depthwise_conv_transpose,
+    depthwise_conv_transpose_plain,
+)
+
+SIZES = [(4, 6, 8), (10, 12, 14), (2, 2, 2)]  # the second has enough voxels for weight gradients by planes
+
+
+def value_and_gradients(function, *inputs: Tensor) -> list[Tensor]:
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in inputs]
+    value = function(*leaves)
+    grad = torch.randn(value.shape, generator=torch.Generator().manual_seed(1)).to(value.dtype)
+    return [value.detach(), *torch.autograd.grad(value, leaves, grad)]
+
+
+def assert_same(fast, plain, *inputs: Tensor) -> None:
+    """The fast form in float32 against the plain one in float64, which never takes the fast path."""
+    expected = value_and_gradients(plain, *(tensor.double() for tensor in inputs))
+    for a, b in zip(value_and_gradients(fast, *inputs), expected, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
+
+
+def arguments(kernel_size: int, size: tuple[int, ...]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(kernel_size)
+    shapes = ((2, 5, *size), (5, 1, *(kernel_size,) * len(size)), (5,))
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
+def test_convolution_agrees_with_its_plain_twin(kernel_size, stride, size):
+    assert_same(
+        lambda x, w, b: depthwise_conv(x, w, b, stride=stride),
+        lambda x, w, b: depthwise_conv_plain(x, w, b, stride=stride),
+        *arguments(kernel_size, size),
+    )
+
+
+@pytest.mark.parametrize("size", [*SIZES, (1, 2, 3)])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
+def test_transposed_convolution_agrees_with_its_plain_twin(kernel_size, size):
+    assert_same(depthwise_conv_transpose, depthwise_conv_transpose_plain, *arguments(kernel_size, size))
+
+
+@pytest.mark.parametrize("size", [(5, 7, 9), (11, 13, 9)])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_odd_sizes_are_strided_too(kernel_size, size):
+    assert_same(
+        lambda x, w, b: depthwise_conv(x, w, b, stride=2),
+        lambda x, w, b: depthwise_conv_plain(x, w, b, stride=2),
+        *arguments(kernel_size, size),
+    )
+
+
+def test_a_known_kernel_shifts_the_image():
+    x = torch.zeros(1, 1, 3, 4, 5)
+    x[0, 0, 1, 2, 3] = 1.0
+    weight = torch.zeros(1, 1, 3, 3, 3)
+    weight[0, 0, 0, 1, 2] = 2.0  # output (d, h, w) reads input (d - 1, h, w + 1)
+    y = depthwise_conv(x, weight, None)
+    assert y[0, 0, 2, 2, 2] == 2.0
+    assert y.abs().sum() == 2.0
+
+
+def test_gradients_that_nobody_needs_are_not_computed():
+    x, weight, bias = arguments(3, (4, 6, 8))
+    depthwise_conv(x, weight.requires_grad_(), bias).sum().backward()
+    assert weight.grad is not None
+    assert x.grad is None
+    assert bias.grad is None
+
+
+def test_inputs_in_any_layout_give_the_same():
+    x, weight, bias = arguments(3, (4, 6, 8))
+    y = depthwise_conv(x, weight, bias)
+    torch.testing.assert_close(depthwise_conv(x.to(memory_format=torch.channels_last_3d), weight, bias), y)
+    torch.testing.assert_close(depthwise_conv(x.transpose(2, 4), weight.transpose(2, 4), bias).transpose(2, 4), y)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_two_dimensional_convolutions_use_the_plain_form(stride):
+    x, weight, bias = arguments(3, (6, 8))
+    y = depthwise_conv(x, weight, bias, stride=stride)
+    assert torch.equal(y, depthwise_conv_plain(x, weight, bias, stride=stride))
+    assert depthwise_conv_transpose(x, weight, bias).shape == (2, 5, 11, 15)
