@@ -4,6 +4,9 @@ Every message says where, what was found, what was expected and what to do. The 
 traceback and exits with code 2.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class VoxelsegError(Exception):
     """Base of all errors that a user can mend."""
@@ -23,3 +26,13 @@ class CheckpointError(VoxelsegError):
 
 class WorkerError(VoxelsegError):
     """A background worker failed; the message carries the worker's own error."""
+
+
+class StoppedError(VoxelsegError):
+    """The user asked to stop; what is finished is kept, and the same command continues."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean 'x'?)" with the closest of the `known` names, empty if none is close: for unknown names."""
+    matches = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

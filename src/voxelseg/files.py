@@ -1,5 +1,6 @@
 """Writing that is never half done: a temporary name in the same folder, sync, rename."""
 
+import errno
 import hashlib
 import json
 import os
@@ -14,11 +15,26 @@ from voxelseg.errors import DataError, VoxelsegError
 TEMPORARY_PREFIX = ".partial-"
 
 
-def _write_error(path: Path, error: OSError) -> VoxelsegError:
+def write_error(path: Path, error: Exception) -> VoxelsegError:
+    """What to raise when writing to `path` failed with an error of the system or of a library."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).partition("\n")[0]
     return VoxelsegError(
-        f"{path}: cannot be written ({error.strerror or error}). "
+        f"{path}: cannot be written ({reason}). "
         "Check the free disk space and the write permission of the folder, or choose another output folder."
     )
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and its parents; VoxelsegError unless files can be written into it.
+
+    Called before long work, so that a wrong output folder is not found out at its end.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise write_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 @contextmanager
@@ -38,7 +54,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
     finally:
         with suppress(OSError):  # a folder that vanished or was never made holds no temporary file
             temporary.unlink()
@@ -53,6 +69,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path` atomically."""
     write_bytes(path, text.encode())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append `line` and a line break to `path`, synced; VoxelsegError when that fails."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
