@@ -309,8 +309,7 @@ def _plan_for(
     device: torch.device,
     memory_gb: float | None,
 ) -> Plan:
-    planned = make_plan(fingerprint, _limits(dataset, model, config, device, memory_gb))
-    return planned.changed(**config.plan) if config.plan else planned
+    return make_plan(fingerprint, _limits(dataset, model, config, device, memory_gb), config.plan)
 
 
 def _training_plan(

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from multiprocessing import get_context
 from typing import TypeVar
 
@@ -18,13 +19,13 @@ def _leave_interrupts_to_the_parent() -> None:
 
 
 def map_unordered(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int
+    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, name: Callable[[Item], str] = str
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index of the item, function(item)) as results arrive; in this process if `workers` is below 2.
 
-    At most two items per worker are in flight, so results do not pile up. `function` and its results must be
+    At most two items per worker are in flight, so results do not pile up. `function`, items and results must be
     picklable. An exception in a worker is raised here as it is; a worker that dies (out of memory, killed) raises
-    WorkerError naming the items that were in work.
+    WorkerError naming, by `name`, the items that were in work.
     """
     if workers < 2 or len(items) < 2:
         for position, item in enumerate(items):
@@ -37,21 +38,21 @@ def map_unordered(
     upcoming = iter(range(len(items)))
     try:
         while True:
-            while len(in_flight) < 2 * workers and (index := next(upcoming, None)) is not None:
-                in_flight[pool.submit(function, items[index])] = index
+            for position in islice(upcoming, 2 * workers - len(in_flight)):
+                in_flight[pool.submit(function, items[position])] = position
             if not in_flight:
-                break
+                return
             done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
             for future in done:
-                index = in_flight.pop(future)
-                try:
-                    result = future.result()
-                except BrokenProcessPool as error:
-                    raise WorkerError(
-                        "a worker process died without an error of its own, which mostly means that the memory ran "
-                        f"out. In work were: {', '.join(str(items[i]) for i in sorted({index, *in_flight.values()}))}. "
-                        "Try fewer workers (--workers 1)."
-                    ) from error
-                yield index, result
+                result = future.result()
+                yield in_flight.pop(future), result
+    except BrokenProcessPool as error:
+        lost = sorted(position for future, position in in_flight.items() if not future.done() or future.exception())
+        raise WorkerError(
+            "a worker process died without an error of its own, which mostly means that the memory ran out. "
+            f"In work were: {', '.join(name(items[position]) for position in lost)}. "
+            "Try fewer workers (--workers 1). In a script of your own, start work under "
+            'if __name__ == "__main__": only, since every worker reads the script first.'
+        ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
+from scipy import ndimage
 
 from voxelseg.data.dataset import Case, Dataset
 from voxelseg.data.labels import LabelScheme
+from voxelseg.errors import DataError
 from voxelseg.files import read_json, write_json
+from voxelseg.geometry import Spacing
 from voxelseg.io import read_channels, read_label
 from voxelseg.parallel import map_unordered
 from voxelseg.volume import Volume
 
 SAMPLES_PER_CASE = 10_000
-"""Foreground intensities kept of each case and channel, so that every case weighs the same."""
+"""Foreground intensities kept of each case and channel, so that a large organ in one scan does not outweigh others."""
 PERCENTILES = (0.5, 50.0, 99.5)
 
 
@@ -37,6 +40,8 @@ class CaseFingerprint(_Frozen):
     """0 where the class does not occur."""
     class_centroids_mm: dict[str, tuple[float, float, float]]
     """Centre of mass from the array's first voxel, along D, H, W; classes that do not occur are left out."""
+    class_spreads_mm: dict[str, tuple[float, float, float]]
+    """Standard deviation of the class's voxels along D, H, W: how far it reaches from its centre."""
 
 
 class IntensityStatistics(_Frozen):
@@ -65,8 +70,12 @@ class Fingerprint(_Frozen):
 
 
 def read_fingerprint(path: Path) -> Fingerprint:
-    """Fingerprint from its JSON file."""
-    return Fingerprint.model_validate(read_json(path, remedy="Run `voxelseg plan` again."))
+    """Fingerprint from its JSON file; DataError if it is damaged or of another version of this program."""
+    remedy = "Delete it and run `voxelseg plan` again."
+    try:
+        return Fingerprint.model_validate(read_json(path, remedy=remedy))
+    except ValidationError as error:
+        raise DataError(f"{path}: no fingerprint of this version ({error.error_count()} faults). {remedy}") from error
 
 
 def nonzero_box(image: npt.NDArray[Any]) -> tuple[slice, slice, slice]:
@@ -74,53 +83,95 @@ def nonzero_box(image: npt.NDArray[Any]) -> tuple[slice, slice, slice]:
 
     An image of zeros only gives the whole box.
     """
-    occupied = (image != 0).any(axis=0)
+    occupied = image[0] != 0
+    for channel in image[1:]:
+        occupied |= channel != 0
+    planes = occupied.any(axis=2)  # (D, H)
+    lines = (planes.any(axis=1), planes.any(axis=0), occupied.any(axis=(0, 1)))
     slices = []
-    for axis in range(3):
-        line = occupied.any(axis=tuple(other for other in range(3) if other != axis))
+    for line in lines:
         (found,) = np.nonzero(line)
         slices.append(slice(int(found[0]), int(found[-1]) + 1) if found.size else slice(0, line.size))
     return (slices[0], slices[1], slices[2])
 
 
+def check_intensities(image: npt.NDArray[Any]) -> None:
+    """DataError if a voxel is NaN or infinite."""
+    if image.dtype.kind == "f" and not all(bool(np.isfinite(channel).all()) for channel in image):
+        raise DataError(
+            "the scan holds NaN or infinite voxels, expected numbers. Replace them by the background's value."
+        )
+
+
 def _class_geometry(
     label: Volume, labels: LabelScheme
-) -> tuple[dict[str, float], dict[str, tuple[float, float, float]]]:
-    voxel_ml = float(np.prod(label.spacing_mm)) / 1000
-    volumes, centroids = {}, {}
-    for name in labels.names:
-        mask = labels.mask(label.array[0], name)
-        count = int(mask.sum())
-        volumes[name] = count * voxel_ml
+) -> tuple[dict[str, float], dict[str, Spacing], dict[str, Spacing]]:
+    """Volume, centroid and spread of each class; see `CaseFingerprint`."""
+    array, spacing = label.array[0], np.asarray(label.spacing_mm)
+    values = sorted(labels.known_values - {0, labels.ignore})
+    boxes = ndimage.find_objects(array, max_label=max(values))
+    counts = dict.fromkeys(values, 0)
+    sums = {value: np.zeros(3) for value in values}
+    squares = {value: np.zeros(3) for value in values}
+    for value in values:
+        box = boxes[value - 1]
+        if box is None:
+            continue
+        mask = array[box] == value
+        counts[value] = int(np.count_nonzero(mask))
+        for axis in range(3):
+            per_plane = np.count_nonzero(mask, axis=tuple(other for other in range(3) if other != axis))
+            position = np.arange(box[axis].start, box[axis].stop, dtype=np.float64)
+            sums[value][axis] = per_plane @ position
+            squares[value][axis] = per_plane @ position**2
+    volumes: dict[str, float] = {}
+    centroids: dict[str, Spacing] = {}
+    spreads: dict[str, Spacing] = {}
+    for one in labels.classes:
+        count = sum(counts[value] for value in set(one.values))
+        volumes[one.name] = round(count * float(np.prod(spacing)) / 1000, 6)
         if count:
-            sums = [
-                float(mask.sum(axis=tuple(other for other in range(3) if other != axis)) @ np.arange(mask.shape[axis]))
-                for axis in range(3)
-            ]
-            d, h, w = (total / count * mm for total, mm in zip(sums, label.spacing_mm, strict=True))
-            centroids[name] = (d, h, w)
-    return volumes, centroids
+            mean = np.sum([sums[value] for value in set(one.values)], axis=0) / count
+            mean_square = np.sum([squares[value] for value in set(one.values)], axis=0) / count
+            centroids[one.name] = _rounded(mean * spacing)
+            spreads[one.name] = _rounded(np.sqrt(np.maximum(mean_square - mean**2, 0)) * spacing)
+    return volumes, centroids, spreads
 
 
-def _measure(case: Case, labels: LabelScheme) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
+def _rounded(values_mm: npt.NDArray[np.float64]) -> Spacing:
+    d, h, w = (round(float(value), 3) for value in values_mm)
+    return (d, h, w)
+
+
+def _measure(case: Case, *, labels: LabelScheme, channels: int) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
     """Fingerprint of one case, and sampled foreground intensities (channels, samples)."""
     image = read_channels(case.images)
-    assert case.label is not None
+    if case.label is None:
+        raise DataError(f"case {case.id}: has no label map, expected one for each training case. Add it.")
     label = read_label(case.label)
-    volumes, centroids = _class_geometry(label, labels)
+    if image.array.shape[0] != channels or label.shape_dhw != image.shape_dhw:
+        raise DataError(
+            f"case {case.id}: image (C, D, H, W) = {image.array.shape}, label map (D, H, W) = {label.shape_dhw}; "
+            f"expected {channels} channel(s) and equal sizes. Run `voxelseg check` to see all such cases."
+        )
+    try:
+        check_intensities(image.array)
+    except DataError as error:
+        raise DataError(f"case {case.id}: {error}") from error
+    volumes, centroids, spreads = _class_geometry(label, labels)
     foreground = np.flatnonzero(np.isin(label.array[0], sorted(labels.known_values - {0, labels.ignore})))
     if foreground.size > SAMPLES_PER_CASE:
         generator = np.random.default_rng(zlib.crc32(case.id.encode()))
-        foreground = generator.choice(foreground, SAMPLES_PER_CASE, replace=False)
-    samples = image.array.reshape(image.array.shape[0], -1)[:, foreground].astype(np.float32)
-    box = nonzero_box(image.array)
-    d, h, w = (part.stop - part.start for part in box)
+        foreground = np.sort(generator.choice(foreground, SAMPLES_PER_CASE, replace=False))
+    samples = image.array.reshape(channels, -1)[:, foreground].astype(np.float32)
+    d, h, w = (part.stop - part.start for part in nonzero_box(image.array))
     measured = CaseFingerprint(
         shape=image.shape_dhw,
         spacing_mm=image.spacing_mm,
         nonzero_shape=(d, h, w),
         class_volumes_ml=volumes,
         class_centroids_mm=centroids,
+        class_spreads_mm=spreads,
     )
     return measured, samples
 
@@ -147,12 +198,17 @@ def compute_fingerprint(
 ) -> Fingerprint:
     """Fingerprint of the training cases of `dataset`, measured in `workers` processes.
 
-    `progress` is called with the number of cases done. Raises DataError for a case that cannot be read.
+    `progress` is called with the number of cases done. The number of workers changes nothing. Raises DataError if there
+    is no case, or for a case that cannot be read or whose parts do not fit together.
     """
+    if not dataset.cases:
+        raise DataError(f"{dataset.root}: no training case with image and label map. Run `voxelseg check` to see why.")
     measured: dict[int, CaseFingerprint] = {}
     samples: dict[int, npt.NDArray[np.float32]] = {}
-    measure = partial(_measure, labels=dataset.labels)
-    for index, (one, sampled) in map_unordered(measure, dataset.cases, workers=workers):
+    measure = partial(_measure, labels=dataset.labels, channels=len(dataset.channels))
+    for index, (one, sampled) in map_unordered(
+        measure, dataset.cases, workers=workers, name=lambda case: f"case {case.id}"
+    ):
         measured[index], samples[index] = one, sampled
         if progress is not None:
             progress(len(measured))

@@ -9,7 +9,8 @@ from voxelseg.errors import ConfigError
 from voxelseg.files import read_json, sha256_of_json, write_json
 
 PositiveInt = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 Axis = Annotated[int, Field(ge=0, le=2)]
 
 
@@ -45,19 +46,19 @@ class Plan(BaseModel):
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Voxel size that scans are resampled to."""
     anisotropic: bool
-    """Whether D is so much coarser that it is resampled by nearest neighbour and left out of rotations."""
+    """Whether D is so much coarser that it is resampled by nearest neighbour, and patches are rotated in plane only."""
     normalization: tuple[Normalization, ...]
     """One per channel."""
-    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt]
+    patch_size: Triple
     """Voxels that the network sees at once."""
     batch_size: PositiveInt
     mirror_axes: tuple[Axis, ...]
     """Axes (0 D, 1 H, 2 W) along which mirroring is harmless, in training and at prediction."""
-    median_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    median_shape: Triple
     """Median size of the cases after cropping and resampling; for information."""
-    strides: tuple[tuple[int, int, int], ...]
+    strides: tuple[Triple, ...]
     """Downsampling of each level for networks whose topology follows the data, (1, 1, 1) first."""
-    kernels: tuple[tuple[int, int, int], ...]
+    kernels: tuple[Triple, ...]
     """Kernel of each level for the same networks: 1 along an axis that is still too coarse to be mixed."""
     notes: tuple[str, ...] = ()
     """Why the values are what they are, in words."""
@@ -68,6 +69,8 @@ class Plan(BaseModel):
             raise ValueError(f"axes must name 0, 1, 2 once each, got {self.axes}")
         if len(self.normalization) != len(self.channels):
             raise ValueError(f"{len(self.normalization)} normalizations for {len(self.channels)} channels")
+        if len(set(self.mirror_axes)) != len(self.mirror_axes):
+            raise ValueError(f"mirror_axes names an axis twice: {self.mirror_axes}")
         if len(self.strides) != len(self.kernels):
             raise ValueError(f"{len(self.strides)} strides for {len(self.kernels)} kernels")
         return self
@@ -82,8 +85,8 @@ class Plan(BaseModel):
         return parse_plan({**self.model_dump(), **overrides}, source="plan")
 
     def write(self, path: Path) -> None:
-        """Write as JSON."""
-        write_json(path, self.model_dump())
+        """Write as JSON; what does not apply to a channel's normalization is left out."""
+        write_json(path, self.model_dump(exclude_none=True))
 
 
 def parse_plan(value: Any, *, source: str) -> Plan:
@@ -91,7 +94,9 @@ def parse_plan(value: Any, *, source: str) -> Plan:
     try:
         return Plan.model_validate(value)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {describe(error)} Correct these keys.") from error
+        unknown = any(fault["type"] == "extra_forbidden" for fault in error.errors())
+        known = f" The keys of a plan are {', '.join(Plan.model_fields)}." if unknown else ""
+        raise ConfigError(f"{source}: {describe(error)}{known} Correct it.") from error
 
 
 def read_plan(path: Path) -> Plan:
@@ -100,12 +105,13 @@ def read_plan(path: Path) -> Plan:
 
 
 def describe(error: ValidationError) -> str:
-    """All faults of a pydantic error in one line, each with its key."""
+    """All faults of a pydantic error in one line, each with its key and what was given."""
     faults = []
     for fault in error.errors():
-        key = ".".join(str(part) for part in fault["loc"]) or "value"
-        message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
-        faults.append(
-            f"{key}: {message} (got {fault['input']!r})" if len(repr(fault["input"])) < 80 else f"{key}: {message}"
-        )
+        key = ".".join(str(part) for part in fault["loc"])
+        message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+        given = repr(fault["input"])
+        faults.append(f"{key}: {message}" if key else message)
+        if key and fault["type"] != "missing" and len(given) < 80:
+            faults[-1] += f" (got {given})"
     return "; ".join(faults) + "."

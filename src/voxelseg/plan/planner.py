@@ -1,43 +1,55 @@
-"""Rules that turn a fingerprint into a plan.
+"""Rules that turn a fingerprint into a plan; docs/how-to/planning.md lists them with their numbers.
 
-Rules (each number can be overridden):
-- Spacing: the median over the cases. An axis is anisotropic if its median spacing is more than 3 times the next
-  coarsest axis and its median size is less than a third of theirs; it is then sampled at the 10th percentile of its
-  spacings, but never finer than the others, and becomes D (nnU-Net, Isensee et al. 2021, Supplementary Note 2).
-- Intensities: a channel called CT is clipped to the 0.5th and 99.5th foreground percentiles and normalised with the
-  foreground's global mean and standard deviation; other channels by each scan's own mean and standard deviation, over
-  the voxels that are not zero if cropping to these makes the median scan smaller by more than a quarter.
-- Patch: as large as the median scan, in multiples of the network's divisor, then the axis that is largest against the
-  median size is shortened until two patches fit the voxel budget. Small scans are padded, thin ones get a thin patch.
-- Batch: 2, and more while the budget allows and a batch stays below 5 % of the data set's voxels.
-- Mirroring: an axis is left out if two classes lie along it in the same order in at least 90 % of the cases and at
-  least one voxel apart: mirrored images would teach that front is back or left is right.
-- Topology: an axis is halved while its patch size stays at least 8 and its spacing is within a factor 2 of the finest;
-  a kernel has length 1 along an axis whose spacing is more than twice the finest (nnU-Net's rule).
+Spacing, normalisation, batch size and the U-Net's topology follow nnU-Net (Isensee et al., Nature Methods 2021,
+Supplementary Note 2, and its plain 3D U-Net planner). Unlike nnU-Net, a patch is as near to a cube in millimetres as
+the scans and the network's divisor allow, mirroring is decided from the data, and every value can be fixed beforehand:
+the ones that follow from it are then derived from the fixed value.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from math import ceil, prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from voxelseg.errors import ConfigError
+from voxelseg.data.dataset import is_ct
+from voxelseg.errors import ConfigError, DataError
+from voxelseg.geometry import Shape, Spacing
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Normalization, Plan
 
 ANISOTROPY = 3.0
+"""An axis is coarse if its spacing is more than this many times the next coarsest."""
+COARSE_PERCENTILE = 10.0
+"""Percentile of the spacings that a coarse axis is resampled to; other axes take the median."""
+CROPPED_SHARE = 0.75
+"""Scans that keep less than this share of their voxels when cropped to non-zero are normalised inside it."""
 CONSISTENT_ORDER = 0.9
-MAX_LEVELS = 6
-MIN_BOTTLENECK = 4
+"""Share of cases in which two classes must lie in one order for it to be a fact about the anatomy."""
+MIN_CASES_FOR_ORDER = 8
+"""With fewer cases an order may be chance: it counts only for classes that lie beside each other."""
+BESIDE = 0.5
+"""Classes lie beside each other if their centroids are further apart than this share of their joint spread."""
+MIN_FEATURE_MAP = 4
+"""The U-Net does not halve an axis below this many voxels."""
+BATCH_SHARE = 0.05
+"""A batch shows at most this share of the data set's voxels."""
+
+_AXIS_NAMES = ("inferior-superior", "posterior-anterior", "left-right")
+_ENDS = (("inferior", "superior"), ("posterior", "anterior"), ("left", "right"))
+
 Float = npt.NDArray[np.float64]
+Levels = tuple[Shape, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanLimits:
     """What the network and the machine allow."""
 
-    divisor: tuple[int, int, int] | None = None
+    divisor: Shape | None = None
     """Multiple that each axis of a patch must be; None for networks whose strides follow the plan."""
     voxels_per_step: int = 600_000
     """Voxels of all patches of one training step together."""
@@ -47,169 +59,229 @@ class PlanLimits:
     def __post_init__(self) -> None:
         if self.voxels_per_step < 1 or not 1 <= self.min_batch_size <= self.max_batch_size:
             raise ConfigError(f"impossible plan limits: {self}. Raise the memory budget or correct the batch sizes.")
+        if self.divisor is not None and min(self.divisor) < 1:
+            raise ConfigError(f"divisor {self.divisor}: expected three integers of at least 1.")
 
 
-def make_plan(fingerprint: Fingerprint, limits: PlanLimits | None = None) -> Plan:
-    """Plan for the data that `fingerprint` describes within `limits`."""
+def make_plan(
+    fingerprint: Fingerprint, limits: PlanLimits | None = None, overrides: Mapping[str, Any] | None = None
+) -> Plan:
+    """Plan for the data that `fingerprint` describes, within `limits`.
+
+    `overrides` are plan keys whose values are fixed; ConfigError names an unknown key or an impossible value.
+    DataError if the fingerprint holds no case.
+    """
     limits = limits or PlanLimits()
+    if not fingerprint.cases:
+        raise DataError("the fingerprint holds no case. Measure a data set with at least one labelled scan.")
+    plan = _derive(fingerprint, limits, {})
+    if not overrides:
+        return plan
+    checked = plan.changed(**overrides)
+    fixed = {key: getattr(checked, key) for key in overrides}
+    return _derive(fingerprint, limits, fixed).changed(**fixed)
+
+
+def _derive(fingerprint: Fingerprint, limits: PlanLimits, fixed: Mapping[str, Any]) -> Plan:
+    """Plan whose values follow from each other, except those in `fixed`."""
     cases = list(fingerprint.cases.values())
     spacings = np.array([case.spacing_mm for case in cases])
-    shapes = np.array([case.nonzero_shape for case in cases], dtype=float)
-    spacing, anisotropic = _target_spacing(spacings, shapes)
-    coarsest = int(np.argmax(spacing))
-    axes = (coarsest, *(axis for axis in range(3) if axis != coarsest)) if anisotropic else (0, 1, 2)
+    sizes = np.array([case.nonzero_shape for case in cases], dtype=float)
+    target = _target_spacing(spacings, sizes)
+    axes: Shape = fixed.get("axes", _coarsest_first(target))
     order = list(axes)
-    spacing = spacing[order]
-    resampled = shapes[:, order] * spacings[:, order] / spacing
-    median_shape = np.maximum(np.round(np.median(resampled, axis=0)), 1).astype(int)
-    total_voxels = float(np.prod(resampled, axis=1).sum())
-    step = limits.divisor or (2, 2, 2)
-    patch = _patch_size(median_shape, [step[axis] for axis in range(3)], limits)
-    if limits.divisor is None:
-        strides, kernels = _topology(patch, spacing)
-        patch = _rounded_up(patch, np.prod(strides, axis=0))
-    else:
-        strides, kernels = _topology(patch, spacing)
-    batch = _batch_size(patch, total_voxels, limits)
-    mirror = tuple(axis for axis in range(3) if not _keeps_order(fingerprint, order[axis], float(spacing[axis])))
-    notes = _notes(fingerprint, anisotropic, mirror, patch, median_shape)
+    spacing: Spacing = fixed.get("spacing_mm", _floats(np.round(target[order], 6)))  # headers hold 1.4 as 1.39999998
+    anisotropic: bool = fixed.get("anisotropic", spacing[0] > ANISOTROPY * max(spacing[1:]))
+    resampled = np.maximum(np.round(sizes[:, order] * spacings[:, order] / np.asarray(spacing)), 1)
+    median_shape: Shape = fixed.get("median_shape", _ints(np.round(np.median(resampled, axis=0))))
+    patch: Shape = fixed.get("patch_size", _patch_size(median_shape, spacing, limits))
+    strides, kernels = _topology(patch, spacing)
+    batch = _batch_size(patch, float(resampled.prod(axis=1).sum()), limits)
+    ordered = [_ordered_pairs(fingerprint, axes[axis], spacing[axis]) for axis in range(3)]
+    mirror: tuple[int, ...] = fixed.get("mirror_axes", tuple(axis for axis in range(3) if not ordered[axis]))
     return Plan(
         channels=fingerprint.channels,
-        axes=(order[0], order[1], order[2]),
-        spacing_mm=(float(spacing[0]), float(spacing[1]), float(spacing[2])),
+        axes=axes,
+        spacing_mm=spacing,
         anisotropic=anisotropic,
         normalization=tuple(_normalization(fingerprint, channel) for channel in range(len(fingerprint.channels))),
-        patch_size=_triple(patch),
+        patch_size=patch,
         batch_size=batch,
         mirror_axes=mirror,
-        median_shape=_triple(median_shape),
+        median_shape=median_shape,
         strides=strides,
         kernels=kernels,
-        notes=notes,
+        notes=(
+            *_shape_notes(anisotropic, axes, patch, median_shape),
+            *_mirror_notes(axes, ordered, mirror),
+            *(f"{key} was set by hand." for key in fixed if key != "notes"),
+        ),
     )
 
 
-def _triple(values: npt.ArrayLike) -> tuple[int, int, int]:
+def _ints(values: npt.ArrayLike) -> Shape:
     d, h, w = (int(value) for value in np.asarray(values))
     return (d, h, w)
 
 
-def _target_spacing(spacings: Float, shapes: Float) -> tuple[Float, bool]:
+def _floats(values: npt.ArrayLike) -> Spacing:
+    d, h, w = (float(value) for value in np.asarray(values))
+    return (d, h, w)
+
+
+def _target_spacing(spacings: Float, sizes: Float) -> Float:
+    """Spacing along the canonical axes: the median, and finer along an axis with few and thick slices."""
     target: Float = np.median(spacings, axis=0)
-    size = np.median(shapes, axis=0)
+    size = np.median(sizes, axis=0)
     coarsest = int(np.argmax(target))
     others = [axis for axis in range(3) if axis != coarsest]
-    coarse = target[coarsest] > ANISOTROPY * max(target[others])
-    thin = size[coarsest] * ANISOTROPY < min(size[others])
-    if coarse and thin:
-        target[coarsest] = max(np.percentile(spacings[:, coarsest], 10), max(target[others]) + 1e-5)
-    return target, bool(coarse)
+    thick = target[coarsest] > ANISOTROPY * max(target[others])
+    few = size[coarsest] * ANISOTROPY < min(size[others])
+    if thick and few:
+        target[coarsest] = max(np.percentile(spacings[:, coarsest], COARSE_PERCENTILE), max(target[others]))
+    return target
 
 
-def _rounded_up(sizes: npt.NDArray[np.int_], multiples: npt.ArrayLike) -> npt.NDArray[np.int_]:
-    rounded: npt.NDArray[np.int_] = -(-sizes // np.asarray(multiples)) * np.asarray(multiples)
-    return rounded
+def _coarsest_first(target: Float) -> Shape:
+    """Canonical axes in the plan's order: as they are, unless another than the first is coarse."""
+    coarsest = int(np.argmax(target))
+    rest = [axis for axis in range(3) if axis != coarsest]
+    if target[coarsest] > ANISOTROPY * max(target[rest]):
+        return (coarsest, rest[0], rest[1])
+    return (0, 1, 2)
 
 
-def _patch_size(median_shape: npt.NDArray[np.int_], steps: list[int], limits: PlanLimits) -> npt.NDArray[np.int_]:
+def _patch_size(median_shape: Shape, spacing: Spacing, limits: PlanLimits) -> Shape:
+    """The median scan, cut down along whichever axis is longest in mm until `min_batch_size` patches fit the limits."""
     budget = limits.voxels_per_step / limits.min_batch_size
-    patch = _rounded_up(median_shape, steps)
-    while np.prod(patch) > budget:
-        shortened = np.where(patch > steps, patch - steps, patch)
-        if (shortened == patch).all():
-            break
-        relative = np.where(patch > steps, patch / median_shape, -1.0)
-        axis = int(np.argmax(np.where(relative < 0, -1.0, relative * (1 + 1e-6 * patch))))
-        patch[axis] = shortened[axis]
+    wanted = list(median_shape)
+    patch = _fitting(wanted, spacing, limits.divisor)
+    while prod(patch) > budget and max(wanted) > 1:
+        lengths = [size * mm if size > 1 else 0.0 for size, mm in zip(wanted, spacing, strict=True)]
+        wanted[int(np.argmax(lengths))] -= 1
+        patch = _fitting(wanted, spacing, limits.divisor)
     return patch
 
 
-def _batch_size(patch: npt.NDArray[np.int_], total_voxels: float, limits: PlanLimits) -> int:
-    patch_voxels = float(np.prod(patch))
-    fits = int(limits.voxels_per_step // patch_voxels)
-    share = int(0.05 * total_voxels // patch_voxels)
+def _fitting(size: list[int], spacing: Spacing, divisor: Shape | None) -> Shape:
+    """Smallest patch of at least `size` voxels that the network takes."""
+    if divisor is None:
+        strides, _ = _topology(_ints(size), spacing)
+        if len(strides) == 1:  # too small to be halved at all
+            size = [max(voxels, 2 * MIN_FEATURE_MAP) for voxels in size]
+            strides, _ = _topology(_ints(size), spacing)
+        divisor = _ints(np.prod(strides, axis=0))
+    blocks = [ceil(voxels / step) for voxels, step in zip(size, divisor, strict=True)]
+    if prod(blocks) == 1:  # instance normalisation needs more than one voxel at the lowest resolution
+        blocks[int(np.argmax(size))] = 2
+    return _ints(np.multiply(blocks, divisor))
+
+
+def _batch_size(patch: Shape, total_voxels: float, limits: PlanLimits) -> int:
+    fits = limits.voxels_per_step // prod(patch)
+    share = int(BATCH_SHARE * total_voxels / prod(patch))
     return int(np.clip(min(fits, share), limits.min_batch_size, limits.max_batch_size))
 
 
-def _topology(
-    patch: npt.NDArray[np.int_], spacing: Float
-) -> tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]:
-    size, current = patch.astype(float), spacing.copy()
-    strides, kernels = [(1, 1, 1)], [_kernel(current)]
-    while len(strides) < MAX_LEVELS:
-        halvable = (size >= 2 * MIN_BOTTLENECK) & (
-            current <= 2 * current[size >= 2 * MIN_BOTTLENECK].min(initial=np.inf)
-        )
-        if not halvable.any():
+def _topology(patch: Shape, spacing: Spacing) -> tuple[Levels, Levels]:
+    """Stride and kernel of each level of the U-Net.
+
+    An axis is halved while both halves keep 4 voxels and its spacing is below twice the finest of these axes; a single
+    remaining axis only if it has 12. A kernel has length 3 along an axis from the level on where its spacing is below
+    twice the finest, and along all axes at the lowest level; else 1.
+    """
+    size, current = list(patch), list(spacing)
+    strides: list[Shape] = [(1, 1, 1)]
+    kernels: list[Shape] = []
+    kernel = [1, 1, 1]
+    while True:
+        large = [axis for axis in range(3) if size[axis] >= 2 * MIN_FEATURE_MAP]
+        finest = min((current[axis] for axis in large), default=0.0)
+        halved = [axis for axis in large if current[axis] < 2 * finest]
+        if not halved or (len(halved) == 1 and size[halved[0]] < 3 * MIN_FEATURE_MAP):
             break
-        stride = np.where(halvable, 2, 1)
-        size, current = np.ceil(size / stride), current * stride
-        strides.append(_triple(stride))
-        kernels.append(_kernel(current))
-    return tuple(strides), tuple(kernels)
-
-
-def _kernel(spacing: Float) -> tuple[int, int, int]:
-    return _triple(np.where(spacing > 2 * spacing.min(), 1, 3))
-
-
-def _keeps_order(fingerprint: Fingerprint, axis: int, spacing_mm: float) -> bool:
-    """Whether two classes lie along the canonical `axis` in one order, a voxel or more apart."""
-    return bool(_ordered_pairs(fingerprint, axis, spacing_mm))
+        kernel = [3 if kernel[axis] == 3 or current[axis] < 2 * min(current) else 1 for axis in range(3)]
+        kernels.append(_ints(kernel))
+        strides.append(_ints([2 if axis in halved else 1 for axis in range(3)]))
+        for axis in halved:
+            size[axis] = ceil(size[axis] / 2)
+            current[axis] *= 2
+    return tuple(strides), (*kernels, (3, 3, 3))
 
 
 def _ordered_pairs(fingerprint: Fingerprint, axis: int, spacing_mm: float) -> list[tuple[str, str]]:
+    """Pairs of classes that lie along the canonical `axis` in one order, first the lower one.
+
+    The median distance is at least a voxel. An order that few cases share may be chance, as among the parts of a
+    tumour; it counts if the classes lie beside, not within each other.
+    """
+    cases = list(fingerprint.cases.values())
+    places = _per_case_and_class([case.class_centroids_mm for case in cases], fingerprint.classes, axis)
+    spreads = _per_case_and_class([case.class_spreads_mm for case in cases], fingerprint.classes, axis)
     pairs = []
-    for first, second in combinations(fingerprint.classes, 2):
-        offsets = np.array(
-            [
-                case.class_centroids_mm[second][axis] - case.class_centroids_mm[first][axis]
-                for case in fingerprint.cases.values()
-                if first in case.class_centroids_mm and second in case.class_centroids_mm
-            ]
-        )
-        if offsets.size == 0 or abs(np.median(offsets)) < spacing_mm:
+    for first, second in combinations(range(len(fingerprint.classes)), 2):
+        offsets = places[:, second] - places[:, first]
+        both = np.isfinite(offsets)
+        if not both.any():
             continue
-        agreeing = max(np.mean(offsets > 0), np.mean(offsets < 0))
-        if agreeing >= CONSISTENT_ORDER:
-            pairs.append((first, second) if np.median(offsets) > 0 else (second, first))
+        offsets, joint_spread = offsets[both], (spreads[:, first] + spreads[:, second])[both]
+        middle = float(np.median(offsets))
+        agreeing = float(np.mean(np.sign(offsets) == np.sign(middle)))
+        if abs(middle) < spacing_mm or agreeing < CONSISTENT_ORDER:
+            continue
+        if offsets.size >= MIN_CASES_FOR_ORDER or np.median(np.abs(offsets) - BESIDE * joint_spread) > 0:
+            lower, upper = (first, second) if middle > 0 else (second, first)
+            pairs.append((fingerprint.classes[lower], fingerprint.classes[upper]))
     return pairs
 
 
+def _per_case_and_class(values: list[dict[str, Spacing]], classes: tuple[str, ...], axis: int) -> Float:
+    """(cases, classes): the values along `axis`, NaN where a class does not occur."""
+    return np.array([[of_case[name][axis] if name in of_case else np.nan for name in classes] for of_case in values])
+
+
 def _normalization(fingerprint: Fingerprint, channel: int) -> Normalization:
+    """Rule of one channel, by its name as in nnU-Net v2."""
     name = fingerprint.channels[channel].strip().lower()
-    if name == "ct":
+    if is_ct(name):
         seen = fingerprint.intensities[channel]
         low, high = seen.percentile_00_5, seen.percentile_99_5
         return Normalization(
-            kind="ct", window=(low, high if high > low else low + 1.0), mean=seen.mean, std=max(seen.std, 1e-8)
+            kind="ct", window=(low, high if high > low else low + 1.0), mean=seen.mean, std=seen.std or 1.0
         )
     if name in ("nonorm", "none"):
         return Normalization(kind="none")
     if name in ("rescale_to_0_1", "rgb_to_0_1"):
         return Normalization(kind="range_0_1")
-    ratios = [np.prod(case.nonzero_shape) / np.prod(case.shape) for case in fingerprint.cases.values()]
-    return Normalization(kind="zscore_nonzero" if np.median(ratios) < 0.75 else "zscore")
+    kept = [prod(case.nonzero_shape) / prod(case.shape) for case in fingerprint.cases.values()]
+    return Normalization(kind="zscore_nonzero" if np.median(kept) < CROPPED_SHARE else "zscore")
 
 
-def _notes(
-    fingerprint: Fingerprint,
-    anisotropic: bool,
-    mirror: tuple[int, ...],
-    patch: npt.NDArray[np.int_],
-    median_shape: npt.NDArray[np.int_],
-) -> tuple[str, ...]:
-    names = ("inferior-superior", "posterior-anterior", "left-right")
+def _shape_notes(anisotropic: bool, axes: Shape, patch: Shape, median_shape: Shape) -> list[str]:
     notes = []
     if anisotropic:
-        notes.append("One axis is more than 3 times coarser than the others: it is D, resampled by nearest neighbour.")
-    for axis in range(3):
-        pairs = _ordered_pairs(fingerprint, axis, min(case.spacing_mm[axis] for case in fingerprint.cases.values()))
-        if pairs:
-            listed = ", ".join(f"{first} before {second}" for first, second in pairs[:3])
-            notes.append(f"Not mirrored along {names[axis]}: {listed}{', ...' if len(pairs) > 3 else ''}.")
-    if not mirror:
-        notes.append("No axis is mirrored, in training and at prediction.")
-    if (patch > median_shape).any():
-        notes.append("The patch is larger than the median scan along some axis; scans are padded there.")
-    return tuple(notes)
+        notes.append(
+            f"D is {_AXIS_NAMES[axes[0]]}, more than {ANISOTROPY:g} times coarser than the other axes: it is "
+            "resampled by nearest neighbour, and rotations stay in plane."
+        )
+    padded = [name for name, size, median in zip("DHW", patch, median_shape, strict=True) if size > median]
+    if padded:
+        notes.append(
+            f"The patch is longer than the median scan along {', '.join(padded)}; scans are padded there by 0."
+        )
+    return notes
+
+
+def _mirror_notes(axes: Shape, ordered: list[list[tuple[str, str]]], mirror: tuple[int, ...]) -> list[str]:
+    notes = []
+    for axis, pairs in enumerate(ordered):
+        if not pairs:
+            continue
+        end = _ENDS[axes[axis]][0]
+        listed = ", ".join(f"{first} lies {end} of {second}" for first, second in pairs[:3])
+        more = f" and {len(pairs) - 3} more pairs" if len(pairs) > 3 else ""
+        against = ", although it is in mirror_axes" if axis in mirror else ""
+        notes.append(f"{'DHW'[axis]} ({_AXIS_NAMES[axes[axis]]}) has a direction{against}: {listed}{more}.")
+    listed = ", ".join("DHW"[axis] for axis in mirror) or "no axis"
+    notes.append(f"Mirrored in training and test-time augmentation: {listed}.")
+    return notes
