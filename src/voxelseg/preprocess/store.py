@@ -57,6 +57,11 @@ class StoredCase:
         with np.load(self.folder / "foreground.npz") as file:
             return {name: file[name] for name in file.files}
 
+    @property
+    def input_sha256(self) -> list[str]:
+        """SHA-256 of the files that the case was made from: its images, then its label map."""
+        return [str(digest) for digest in read_json(self.folder / "case.json")["input_sha256"]]
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (StoredCase, (self.id, self.folder))  # open arrays stay behind when a case goes to a worker
 
