@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from voxelseg.ops import bottleneck
+from voxelseg.ops import norm
 from voxelseg.ops.bottleneck import inverted_bottleneck, inverted_bottleneck_plain
 
 
@@ -33,7 +33,7 @@ def assert_same(inputs: list[Tensor | None], tolerance: float = 1e-5) -> None:
 @pytest.mark.parametrize("out_channels", [4, 7])
 @pytest.mark.parametrize("residual", [True, False])
 def test_fast_form_agrees_with_its_plain_twin_for_any_tile(monkeypatch, tile_values, out_channels, residual):
-    monkeypatch.setattr(bottleneck, "_TILE_VALUES", tile_values)
+    monkeypatch.setattr(norm, "TILE_VALUES", tile_values)
     assert_same(arguments(out_channels=out_channels, residual=residual))
 
 

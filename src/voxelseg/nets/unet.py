@@ -13,12 +13,13 @@ from math import prod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError
 from voxelseg.nets.network import Network, check_counts, check_switches
-from voxelseg.ops.norm import instance_norm
+from voxelseg.ops.dispatch import fast_on_cpu
+from voxelseg.ops.norm import instance_norm_leaky_relu
+from voxelseg.ops.pointwise import pointwise_head
 
 NEGATIVE_SLOPE = 0.01
 
@@ -87,8 +88,9 @@ class ConvNormReLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_out, D / stride, H / stride, W / stride)."""
-        y = instance_norm(self.conv(x), self.norm.weight, self.norm.bias, eps=self.norm.eps)
-        return F.leaky_relu(y, NEGATIVE_SLOPE, inplace=True)
+        return instance_norm_leaky_relu(
+            self.conv(x), self.norm.weight, self.norm.bias, eps=self.norm.eps, slope=NEGATIVE_SLOPE
+        )
 
 
 def _stage(
@@ -140,6 +142,9 @@ class UNet(Network):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (B, K, D, H, W); with deep supervision the list of all decoder stages, full resolution first."""
         self.check_input(x)
+        if fast_on_cpu(x, self.heads[0].weight):  # type: ignore[arg-type]
+            # Every convolution then keeps this layout. A clone, since one channel is contiguous in either as it is.
+            x = x.clone(memory_format=torch.channels_last_3d)
         skips: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)
@@ -149,7 +154,8 @@ class UNet(Network):
         for level in reversed(range(len(self.up))):
             x = self.decoder[level](torch.cat((self.up[level](x), skips.pop()), dim=1))
             if level == 0 or self.deep_supervision:
-                outputs.append(self.heads[level](x))
+                head = self.heads[level]
+                outputs.append(pointwise_head(x, head.weight, head.bias))  # type: ignore[arg-type]
         return outputs[::-1] if self.deep_supervision else outputs[0]
 
 

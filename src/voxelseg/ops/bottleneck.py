@@ -1,6 +1,5 @@
 """The inverted bottleneck of ConvNeXt-like blocks: norm, expansion, GELU, compression, residual, as one operation."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,10 +8,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from voxelseg.ops.dispatch import fast_on_cpu
-from voxelseg.ops.norm import instance_norm
+from voxelseg.ops.norm import as_rows, instance_norm, moments, tiles
 from voxelseg.ops.pointwise import pointwise_conv
-
-_TILE_VALUES = 2**18  # expanded values per tile: 1 MB stays in the second-level caches of two cores
 
 
 def inverted_bottleneck_plain(
@@ -57,7 +54,7 @@ def inverted_bottleneck(
         return inverted_bottleneck_plain(
             x, norm_weight, norm_bias, expand_weight, expand_bias, compress_weight, compress_bias, residual, eps=eps
         )
-    voxels = _as_rows(x)
+    voxels = as_rows(x)
     rows: Tensor = _InvertedBottleneck.apply(  # type: ignore[no-untyped-call]
         voxels,
         norm_weight,
@@ -66,34 +63,10 @@ def inverted_bottleneck(
         expand_bias,
         compress_weight.flatten(1),
         compress_bias,
-        None if residual is None else _as_rows(residual),
+        None if residual is None else as_rows(residual),
         eps,
     )
     return rows.view(x.shape[0], *x.shape[2:], -1).movedim(-1, 1)
-
-
-def _as_rows(x: Tensor) -> Tensor:
-    return x.movedim(1, -1).flatten(1, -2)  # (B, D*H*W, C), a view of channels-last memory
-
-
-def _tiles(rows: Tensor, hidden: int) -> Iterator[tuple[int, slice]]:
-    length = max(_TILE_VALUES // hidden, 1)
-    for sample in range(rows.shape[0]):
-        for start in range(0, rows.shape[1], length):
-            yield sample, slice(start, start + length)
-
-
-def _moments(rows: Tensor, hidden: int, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation (B, C) over the rows; sums of tiles are added in double precision."""
-    total = rows.new_zeros(rows.shape[0], rows.shape[2], dtype=torch.float64)
-    squares = torch.zeros_like(total)
-    for sample, tile in _tiles(rows, hidden):
-        values = rows[sample, tile]
-        total[sample] += values.sum(0)
-        squares[sample] += (values * values).sum(0)
-    mean = total / rows.shape[1]
-    variance = (squares / rows.shape[1] - mean * mean).clamp_min_(0)
-    return mean.to(rows.dtype), (variance + eps).rsqrt().to(rows.dtype)
 
 
 class _InvertedBottleneck(torch.autograd.Function):
@@ -113,12 +86,12 @@ class _InvertedBottleneck(torch.autograd.Function):
         eps: float,
     ) -> Tensor:
         hidden = expand_weight.shape[0]
-        mean, inverse_std = _moments(rows, hidden, eps)
+        mean, inverse_std = moments(rows, eps)
         shift = -mean * inverse_std
         folded = expand_weight * norm_weight
         folded_bias = torch.addmv(expand_bias, expand_weight, norm_bias)
         out = rows.new_empty(*rows.shape[:2], compress_weight.shape[0])
-        for sample, tile in _tiles(rows, hidden):
+        for sample, tile in tiles(rows, hidden):
             x_hat = torch.addcmul(shift[sample], rows[sample, tile], inverse_std[sample])
             expanded = F.gelu(torch.addmm(folded_bias, x_hat, folded.t()))
             result = torch.addmm(compress_bias, expanded, compress_weight.t(), out=out[sample, tile])
@@ -143,7 +116,7 @@ class _InvertedBottleneck(torch.autograd.Function):
         grad_compress = torch.zeros_like(compress_weight)
         grad_compress_bias = rows.new_zeros(compress_weight.shape[0])
         grad_rows = torch.empty_like(rows)  # holds the gradient of x_hat first
-        for sample, tile in _tiles(rows, hidden):
+        for sample, tile in tiles(rows, hidden):
             grad_out = grad[sample, tile]
             x_hat = torch.addcmul(shift[sample], rows[sample, tile], inverse_std[sample])
             pre_gelu = torch.addmm(folded_bias, x_hat, folded.t())
@@ -160,7 +133,7 @@ class _InvertedBottleneck(torch.autograd.Function):
         mean_product = (grad_folded * folded).sum(1) / num_rows
         slope = -mean_product * inverse_std.square()
         offset = -mean_grad * inverse_std - slope * mean
-        for sample, tile in _tiles(rows, hidden):
+        for sample, tile in tiles(rows, hidden):
             correction = torch.addcmul(offset[sample], rows[sample, tile], slope[sample])
             grad_rows[sample, tile].mul_(inverse_std[sample]).add_(correction)
         grad_weight, grad_bias = grad_folded.sum(0), grad_folded_bias.sum(0)

@@ -1,8 +1,16 @@
 """Normalisations of (B, C, *space) tensors."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from voxelseg.ops.dispatch import fast_on_cpu
+
+TILE_VALUES = 2**18  # values per tile: 1 MB stays in the second-level caches of two cores
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
@@ -11,6 +19,88 @@ def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Ten
     The same as group normalisation with as many groups as channels.
     """
     return F.group_norm(x, x.shape[1], weight, bias, eps)
+
+
+def instance_norm_leaky_relu_plain(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, slope: float) -> Tensor:
+    """Slow twin of `instance_norm_leaky_relu`: one operation after the other."""
+    return F.leaky_relu(instance_norm(x, weight, bias, eps=eps), slope)
+
+
+def instance_norm_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, slope: float) -> Tensor:
+    """Instance norm with affine, then leaky ReLU of that negative slope (positive), for x (B, C, *space).
+
+    The fast form on the CPU is for channels-last volumes, in which PyTorch's own instance norm takes five times as long
+    backwards. Differentiable once.
+    """
+    if not fast_on_cpu(x, weight):
+        return instance_norm_leaky_relu_plain(x, weight, bias, eps=eps, slope=slope)
+    rows: Tensor = _NormLeakyReLU.apply(as_rows(x), weight, bias, eps, slope)  # type: ignore[no-untyped-call]
+    return rows.view(x.shape[0], *x.shape[2:], -1).movedim(-1, 1)
+
+
+def as_rows(x: Tensor) -> Tensor:
+    """(B, C, *space) as (B, N, C), one row per voxel: a view of channels-last memory, a copy of any other."""
+    return x.movedim(1, -1).flatten(1, -2)
+
+
+def tiles(rows: Tensor, values_per_row: int) -> Iterator[tuple[int, slice]]:
+    """Sample and rows of tiles of about TILE_VALUES values each."""
+    length = max(TILE_VALUES // values_per_row, 1)
+    for sample in range(rows.shape[0]):
+        for start in range(0, rows.shape[1], length):
+            yield sample, slice(start, start + length)
+
+
+def moments(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation (B, C) of rows (B, N, C); sums of tiles are added in double precision."""
+    total = rows.new_zeros(rows.shape[0], rows.shape[2], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for sample, tile in tiles(rows, rows.shape[2]):
+        values = rows[sample, tile]
+        total[sample] += values.sum(0)
+        squares[sample] += (values * values).sum(0)
+    mean = total / rows.shape[1]
+    variance = (squares / rows.shape[1] - mean * mean).clamp_min_(0)
+    return mean.to(rows.dtype), (variance + eps).rsqrt().to(rows.dtype)
+
+
+class _NormLeakyReLU(torch.autograd.Function):
+    """Rows are (B, N, C)."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, rows: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor:
+        mean, inverse_std = moments(rows, eps)
+        scale = inverse_std * weight
+        shift = bias - mean * scale
+        out = torch.empty_like(rows)
+        for sample, tile in tiles(rows, rows.shape[2]):
+            normed = torch.addcmul(shift[sample], rows[sample, tile], scale[sample], out=out[sample, tile])
+            F.leaky_relu(normed, slope, inplace=True)
+        ctx.save_for_backward(rows, weight, mean, inverse_std, out)
+        ctx.slope = slope  # type: ignore[attr-defined]
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight, mean, inverse_std, out = ctx.saved_tensors
+        grad = grad.contiguous()
+        shift = -mean * inverse_std
+        grad_normed = torch.empty_like(rows)
+        sums, products = torch.zeros_like(mean), torch.zeros_like(mean)  # over rows: of the gradient, and times x_hat
+        for sample, tile in tiles(rows, rows.shape[2]):
+            # The output has the sign of the normalised value, so it serves as the leaky ReLU's own input.
+            piece = torch.ops.aten.leaky_relu_backward(grad[sample, tile], out[sample, tile], ctx.slope, True)
+            grad_normed[sample, tile] = piece
+            sums[sample] += piece.sum(0)
+            products[sample] += piece.mul_(torch.addcmul(shift[sample], rows[sample, tile], inverse_std[sample])).sum(0)
+        scale = inverse_std * weight
+        slope = -scale * inverse_std * products / rows.shape[1]
+        offset = -scale * sums / rows.shape[1] - slope * mean
+        for sample, tile in tiles(rows, rows.shape[2]):
+            correction = torch.addcmul(offset[sample], rows[sample, tile], slope[sample])
+            grad_normed[sample, tile].mul_(scale[sample]).add_(correction)
+        return grad_normed, products.sum(0), sums.sum(0), None, None
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:
