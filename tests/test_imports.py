@@ -33,7 +33,6 @@ STAGES = [
     "report",
     "phantom",
     "commands",
-    "demo",
     "cli",
     "__main__",
 ]

@@ -1,7 +1,7 @@
 """A trained model in one file: weights, network, plan, labels and provenance; nothing in it can run code.
 
-The file is safetensors; its header carries one JSON text under "voxelseg" with all that prediction needs, and a hash of
-the weights, so that a damaged file is told from a good one.
+The file is safetensors. Its metadata carry, under "voxelseg", one JSON text with all that prediction needs, and under
+"sha256" the hash of that text and the weights, so that a damaged file is told from a good one.
 """
 
 import hashlib
@@ -17,13 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from voxelseg.data.labels import LabelScheme
-from voxelseg.errors import CheckpointError, ConfigError
-from voxelseg.files import atomic_path
+from voxelseg.errors import CheckpointError, ConfigError, DataError
+from voxelseg.files import atomic_path, write_error
 from voxelseg.nets import Network, create_model
 from voxelseg.plan.plan import Plan, parse_plan
 
 FORMAT_VERSION = 1
 _HEADER = "voxelseg"
+_CHECKSUM = "sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class Checkpoint:
     """What a model file holds."""
 
     weights: Mapping[str, torch.Tensor]
+    """On the CPU."""
     model: str
     """Name that `create_model` knows."""
     model_options: Mapping[str, Any]
@@ -41,56 +43,77 @@ class Checkpoint:
     """Suffix of the data set's files."""
     provenance: Mapping[str, Any]
     """Versions, seed, configuration, data checksums, training time: for people."""
+    path: Path | None = None
+    """File that it was read from."""
 
     def fingerprint(self) -> str:
-        """SHA-256 of the weights: tells two models apart."""
-        return _hash(self.weights)
+        """SHA-256 of all that decides a prediction: tells two models apart."""
+        decisive = self._header()
+        del decisive["provenance"]
+        return _hash(json.dumps(decisive, sort_keys=True), self.weights)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT_VERSION,
+            "model": self.model,
+            "model_options": dict(self.model_options),
+            "plan": self.plan.model_dump(mode="json"),
+            "labels": self.labels.to_dict(),
+            "file_ending": self.file_ending,
+            "provenance": dict(self.provenance),
+        }
 
     def build(self) -> Network:
-        """The network with its weights, in evaluation mode, returning the full-resolution output only."""
-        model = create_model(
-            self.model,
-            in_channels=len(self.plan.channels),
-            num_classes=self.labels.num_outputs,
-            **self.model_options,
-        )
+        """The network with its weights, in evaluation mode, returning the full-resolution output only.
+
+        Raises CheckpointError if this version has no such network, or the weights are of another one.
+        """
+        where = self.path or "model"
         try:
+            model = create_model(
+                self.model,
+                in_channels=len(self.plan.channels),
+                num_classes=self.labels.num_outputs,
+                **self.model_options,
+            )
             model.load_state_dict(dict(self.weights), strict=True)
+        except ConfigError as error:
+            raise CheckpointError(f"{where}: this voxelseg cannot build its network: {error}") from error
         except RuntimeError as error:
-            raise CheckpointError(f"the weights do not belong to this {self.model}: {error}") from error
+            first = str(error).strip().splitlines()[1:2]
+            raise CheckpointError(
+                f"{where}: the weights are not those of a {self.model} with these options ({''.join(first).strip()}). "
+                "Name the file that training wrote."
+            ) from error
         model.deep_supervision = False
         return model.eval()
 
 
-def _hash(weights: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
+def _hash(header: str, weights: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256(header.encode())
     for name in sorted(weights):
-        digest.update(name.encode())
-        digest.update(weights[name].contiguous().view(-1).view(torch.uint8).numpy().data)
+        tensor = weights[name].detach().cpu()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write `checkpoint` to `path` atomically."""
+    """Write `checkpoint` to `path` atomically; VoxelsegError if that fails."""
+    # Tensors may share memory, which safetensors does not store twice.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.weights.items()}
-    header = {
-        "format": FORMAT_VERSION,
-        "model": checkpoint.model,
-        "model_options": dict(checkpoint.model_options),
-        "plan": checkpoint.plan.model_dump(),
-        "labels": checkpoint.labels.to_dict(),
-        "file_ending": checkpoint.file_ending,
-        "provenance": dict(checkpoint.provenance),
-        "weights_sha256": _hash(weights),
-    }
+    header = json.dumps(checkpoint._header())
     with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata={_HEADER: json.dumps(header)})
+        try:
+            save_file(weights, temporary, metadata={_HEADER: header, _CHECKSUM: _hash(header, weights)})
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise write_error(path, error) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Checkpoint from its file; CheckpointError if it is missing, truncated, damaged or not voxelseg's."""
     path = Path(path)
-    remedy = "Restore it from a copy, or train again."
+    remedy = "Restore it from a copy, or delete it and train again."
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file. Train a model first, or name another run or fold.")
     try:
@@ -107,8 +130,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         header = json.loads(metadata[_HEADER])
         if header["format"] > FORMAT_VERSION:
             raise CheckpointError(f"{path}: written by a newer voxelseg (format {header['format']}). Update voxelseg.")
-        if header["weights_sha256"] != _hash(weights):
-            raise CheckpointError(f"{path}: the weights do not match their checksum, the file is damaged. {remedy}")
+        if metadata.get(_CHECKSUM) != _hash(metadata[_HEADER], weights):
+            raise CheckpointError(f"{path}: does not match its checksum, the file is damaged. {remedy}")
         return Checkpoint(
             weights=weights,
             model=header["model"],
@@ -117,6 +140,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             labels=LabelScheme.from_dict(header["labels"]),
             file_ending=header["file_ending"],
             provenance=header["provenance"],
+            path=path,
         )
-    except (json.JSONDecodeError, KeyError, TypeError, ValidationError, ConfigError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, ValidationError, ConfigError, DataError) as error:
         raise CheckpointError(f"{path}: the header is damaged ({error}). {remedy}") from error

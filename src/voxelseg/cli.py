@@ -1,4 +1,7 @@
-"""The command line: one verb per function of `voxelseg.commands`; parsing and printing only."""
+"""The command line: one verb per function of `voxelseg.commands`; parsing and printing only.
+
+What a command finds out goes to standard output, progress and errors to standard error.
+"""
 
 import json
 import os
@@ -10,55 +13,72 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from typer.core import TyperGroup
 
-from voxelseg.errors import VoxelsegError
+from voxelseg import commands
+from voxelseg.errors import StoppedError, VoxelsegError
 from voxelseg.version import __version__
 
+
+class _Commands(TyperGroup):
+    """Lets Ctrl-C end in our message and exit code, where typer ends in silence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise StoppedError("stopped. What is finished is kept; the same command continues.") from error
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="voxelseg",
     help="3D medical image segmentation: from labelled scans to a trained model, predictions, scores and a report.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"max_content_width": 100, "help_option_names": ["-h", "--help"]},
 )
 
-Data = Annotated[Path, typer.Argument(help="Data set: an MSD, nnU-Net or images/+labels/ folder, or a JSON/CSV list.")]
-Out = Annotated[Path, typer.Option(help="Folder to write to.")]
-Model = Annotated[str, typer.Option(help="Network; `voxelseg models` lists them.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:N, or auto.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable, as in train.lr=1e-3.")]
-Memory = Annotated[float | None, typer.Option(help="Memory budget of a training step in GB. [default: cpu 3, cuda 8]")]
-Workers = Annotated[int, typer.Option(min=1, help="Processes that read and prepare cases.")]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="An MSD, nnU-Net or images/ + labels/ folder, or a JSON or CSV list.")
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `voxelseg train` wrote.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")]
+Model = Annotated[str, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N, or auto.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, repeatable, as in train.lr=1e-3."),
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(metavar="GB", help="Memory budget of a training step, for a new plan. [default: cpu 3, cuda 8]"),
+]
+Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes that read and prepare cases.")]
+Json = Annotated[bool, typer.Option("--json/--no-json", help="Print JSON for machines.")]
 
 
-def _console() -> Console:
+def _progress_console() -> Console:
     return Console(stderr=True)
 
 
-@app.command()
+@app.command(short_help="The whole main job on an embedded data set.")
 def demo(
     out: Out = Path("demo"),
-    budget: Annotated[str, typer.Option(help="Training time, such as 4m.")] = "4m",
+    budget: Annotated[str, typer.Option(metavar="TIME", help="Training time, such as 4m.")] = "4m",
 ) -> None:
     """Do the whole main job on an embedded data set: make, check, train, predict, evaluate, report."""
-    from voxelseg.demo import demo as run_demo
-
-    run_demo(out, budget=budget, console=_console())
+    commands.demo(out, budget=budget, console=_progress_console())
 
 
-@app.command()
-def check(
-    data: Data,
-    as_json: Annotated[bool, typer.Option("--json/--no-json", help="Print JSON for machines.")] = False,
-    workers: Workers = 2,
-) -> None:
-    """Find every problem of a data set before it costs time; exits 1 if training would be wrong."""
-    from voxelseg import commands
+@app.command(short_help="Find every problem of a data set before it costs time.")
+def check(data: Data, as_json: Json = False, workers: Workers = 2) -> None:
+    """Find every problem of a data set before it costs time; exit code 1 if training would be wrong."""
     from voxelseg.data.checks import print_report
 
-    report = commands.check(data, workers=workers, console=None if as_json else _console())
+    report = commands.check(data, workers=workers, console=None if as_json else _progress_console())
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     else:
@@ -66,20 +86,20 @@ def check(
     raise typer.Exit(report.exit_code)
 
 
-@app.command()
+@app.command(short_help="Decide spacing, normalisation, patch, batch and mirroring.")
 def plan(
     data: Data,
     out: Out,
     model: Model = "mednext_s",
     device: Device = "auto",
     memory_gb: Memory = None,
-    settings: Set = None,
+    settings: Settings = None,
     workers: Workers = 2,
 ) -> None:
     """Measure a data set and decide spacing, normalisation, patch, batch and mirroring."""
-    from voxelseg import commands
+    from voxelseg.commands.planning import plan_table
 
-    commands.plan(
+    planned = commands.plan(
         data,
         out,
         model=model,
@@ -87,39 +107,48 @@ def plan(
         memory_gb=memory_gb,
         settings=settings or [],
         workers=workers,
-        console=_console(),
+        console=_progress_console(),
     )
+    Console().print(plan_table(planned))
 
 
-@app.command()
+@app.command(short_help="Prepare all cases of a planned data set for training.")
 def preprocess(
-    work: Annotated[Path, typer.Argument(help="Folder that `voxelseg plan` wrote.")], workers: Workers = 2
+    work: Annotated[Path, typer.Argument(metavar="WORK", help="Folder that `voxelseg plan` wrote.")],
+    workers: Workers = 2,
 ) -> None:
     """Prepare all cases of a planned data set for training; what is ready is kept."""
-    from voxelseg import commands
-
-    commands.preprocess(work, workers=workers, console=_console())
+    commands.preprocess(work, workers=workers, console=_progress_console())
 
 
-@app.command()
+@app.command(short_help="Train a network and score the held-out cases.")
 def train(
     data: Data,
     out: Out,
     model: Model = "mednext_s",
-    fold: Annotated[str, typer.Option(help="Held-out fold: 0, a list such as 0,1, or all.")] = "0",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Length in epochs of 250 steps. [default: 1000]")] = None,
-    budget: Annotated[str | None, typer.Option(help="Length in time for each fold, such as 20m or 1h30m.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    fold: Annotated[str, typer.Option(metavar="FOLD", help="Held-out fold: 0, a list such as 0,1, or all.")] = "0",
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Length in epochs of 250 steps. [default: 1000]")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Length in time for each fold instead, such as 20m or 1h30m.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the weights and all that is drawn.")] = 0,
     device: Device = "auto",
-    work: Annotated[Path | None, typer.Option(help="Folder of `voxelseg plan`. [default: OUT/work]")] = None,
-    splits: Annotated[Path | None, typer.Option(help="JSON file with folds, as nnU-Net's splits_final.json.")] = None,
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of `voxelseg plan`. [default: RUN/work]")
+    ] = None,
+    splits: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON file with folds, as nnU-Net's splits_final.json.")
+    ] = None,
     memory_gb: Memory = None,
-    settings: Set = None,
+    settings: Settings = None,
     workers: Workers = 2,
 ) -> None:
-    """Train on all folds but one and score the held-out one; plans and preprocesses first where needed."""
-    from voxelseg import commands
+    """Train on all folds but one and score the held-out one.
 
+    Plans and preprocesses first where needed. The same command continues after any interruption.
+    """
     commands.train(
         data,
         out,
@@ -134,28 +163,35 @@ def train(
         memory_gb=memory_gb,
         settings=settings or [],
         workers=workers,
-        console=_console(),
+        console=_progress_console(),
     )
 
 
-@app.command()
+@app.command(short_help="Segment scans with a trained run.")
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or a model.safetensors.")],
-    input: Annotated[Path, typer.Option("--input", help="Scan, folder of scans, or data set.")],  # noqa: A002
-    output: Annotated[Path, typer.Option("--output", help="Folder for the label maps.")],
-    fold: Annotated[str | None, typer.Option(help="Folds to average, such as 0,1. [default: all trained]")] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `voxelseg train` wrote, or one model file.")],
+    input: Annotated[  # noqa: A002 - the option is called --input
+        Path, typer.Option("--input", metavar="PATH", help="Scan, folder of scans, or data set.")
+    ],
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder for the label maps.")],
+    fold: Annotated[
+        str | None, typer.Option(metavar="FOLDS", help="Folds to average, such as 0,1. [default: all trained]")
+    ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities/--no-probabilities", help="Also write one 4D file of probabilities.")
+        bool, typer.Option("--probabilities/--no-probabilities", help="Also write probabilities, one 4D file each.")
     ] = False,
     tta: Annotated[
-        bool, typer.Option("--tta/--no-tta", help="Average over mirrored scans along axes where that is harmless.")
+        bool, typer.Option("--tta/--no-tta", help="Average over mirrored scans along the plan's mirror axes.")
     ] = False,
-    overlap: Annotated[float, typer.Option(min=0.0, max=0.9, help="Share of a window that the next covers.")] = 0.5,
+    overlap: Annotated[
+        float, typer.Option(metavar="SHARE", min=0.0, max=0.9, help="Part of a window that the next one covers.")
+    ] = 0.5,
     device: Device = "auto",
 ) -> None:
-    """Segment scans with a trained run; outputs lie on each scan's own grid."""
-    from voxelseg import commands
+    """Segment scans with a trained run; label maps lie on each scan's own grid.
 
+    What is there already, made by the same models and options from the same scans, is kept.
+    """
     commands.predict(
         run,
         input,
@@ -165,41 +201,48 @@ def predict(
         tta=tta,
         overlap=overlap,
         device=device,
-        console=_console(),
+        console=_progress_console(),
     )
 
 
-@app.command()
+@app.command(short_help="Score label maps against references.")
 def evaluate(
-    prediction: Annotated[Path, typer.Option(help="Folder of predicted label maps.")],
-    reference: Annotated[Path, typer.Option(help="Folder of reference label maps.")],
+    prediction: Annotated[Path, typer.Option(metavar="DIR", help="Folder of predicted label maps.")],
+    reference: Annotated[Path, typer.Option(metavar="DIR", help="Folder of reference label maps.")],
     out: Out,
-    tolerance_mm: Annotated[float, typer.Option(min=0.0, help="Of surface Dice, in mm.")] = 1.0,
+    tolerance_mm: Annotated[float, typer.Option(metavar="MM", min=0.0, help="Of surface Dice.")] = 1.0,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing/--no-allow-missing", help="Leave out references without prediction.")
+    ] = False,
     workers: Workers = 2,
 ) -> None:
     """Score predictions: Dice, surface Dice, HD95 and volumes per case and class."""
-    from voxelseg import commands
+    from voxelseg.evaluate import class_table
 
-    commands.evaluate(prediction, reference, out, tolerance_mm=tolerance_mm, workers=workers, console=_console())
+    evaluation = commands.evaluate(
+        prediction,
+        reference,
+        out,
+        tolerance_mm=tolerance_mm,
+        allow_missing=allow_missing,
+        workers=workers,
+        console=_progress_console(),
+    )
+    Console().print(class_table(evaluation))
 
 
-@app.command()
+@app.command(short_help="Write one HTML page about a run.")
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    run: RunFolder, out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("report.html")
 ) -> None:
-    """Write one self-contained HTML page about a run."""
-    from voxelseg import commands
-
-    commands.report(run, out, console=_console())
+    """Write one self-contained HTML page about a run: curves, scores, pictures, plan, versions."""
+    commands.report(run, out, console=_progress_console())
 
 
-@app.command()
-def models(
-    as_json: Annotated[bool, typer.Option("--json/--no-json", help="Print JSON for machines.")] = False,
-) -> None:
-    """List the networks."""
-    from voxelseg import commands
+@app.command(short_help="List the networks.")
+def models(as_json: Json = False) -> None:
+    """List the networks, with their parameters for 1 channel and 14 classes."""
+    from rich.table import Table
 
     found = commands.models()
     if as_json:
@@ -207,9 +250,8 @@ def models(
         return
     table = Table("model", "parameters", "divisor", "what it is", title="Networks (1 channel, 14 classes)")
     for one in found:
-        table.add_row(
-            one["name"], f"{one['parameters'] / 1e6:.2f} M", "x".join(map(str, one["divisor"])), one["summary"]
-        )
+        divisor = "x".join(map(str, one["divisor"]))
+        table.add_row(one["name"], f"{one['parameters'] / 1e6:.2f} M", divisor, one["summary"])
     Console().print(table)
 
 
@@ -243,25 +285,34 @@ def _options(
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one message and exit code 2, never in a traceback."""
-    console = _console()
     try:
         app()
-    except VoxelsegError as error:
-        console.print("[bold red]error:[/] ", end="")
-        console.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        console.print("stopped. What is finished is kept; the same command continues.", highlight=False)
-        sys.exit(2)
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except StoppedError as error:
+        _print_error(str(error))
+    except VoxelsegError as error:
+        _print_error(f"error: {error}")
+    except MemoryError:
+        _print_error("error: the memory ran out. Use fewer --workers, a smaller --memory-gb, or a bigger machine.")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _print_error(f"error: {where}{error.strerror or error}. Check that the path exists, its rights and the disk.")
     except Exception as error:  # noqa: BLE001 - the last line of defence
-        details = Path.cwd() / "voxelseg-error.log"
-        try:
-            details.write_text(traceback.format_exc(), encoding="utf-8")
-            where = f"Details are in {details}; please report them."
-        except OSError:
-            where = traceback.format_exc()
-        console.print(f"internal error: {type(error).__name__}: {error}\n{where}", markup=False, soft_wrap=True)
-        sys.exit(2)
+        _print_error(_internal_error(error))
+    sys.exit(2)
+
+
+def _print_error(message: str) -> None:
+    console = _progress_console()
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _internal_error(error: Exception) -> str:
+    details = Path.cwd() / "voxelseg-error.log"
+    try:
+        details.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        return f"internal error: {type(error).__name__}: {error}\n{traceback.format_exc()}"
+    return f"internal error: {type(error).__name__}: {error}\nDetails are in {details}; please report them."

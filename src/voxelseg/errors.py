@@ -33,6 +33,6 @@ class StoppedError(VoxelsegError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean 'x'?)" with the closest of the `known` names, empty if none is close: for unknown names."""
+    """The closest of the `known` names to an unknown `name`, as words to put after it; empty if none is close."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""

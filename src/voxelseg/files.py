@@ -71,20 +71,20 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def append_line(path: Path, line: str) -> None:
-    """Append `line` and a line break to `path`, synced; VoxelsegError when that fails."""
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `path` atomically; NaN and infinity become null, since JSON has neither."""
+    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Append `value` as one line of JSON, synced; NaN and infinity become null. VoxelsegError when that fails."""
     try:
         with path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+            file.write(json.dumps(_finite(value), allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise write_error(path, error) from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path` atomically; NaN and infinity become null, since JSON has neither."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -1,16 +1,17 @@
 """log.jsonl: one JSON object per line, appended as the training goes, readable at any moment."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
+
+from voxelseg.files import append_json_line, write_text
 
 
 class TrainLog:
     """Events of one fold's training.
 
     Events: start, resume, epoch (epoch, step, elapsed_s, loss, lr, validation_loss, validation_dice by class,
-    mean_dice), end, stop.
+    mean_dice), stop, end.
     """
 
     def __init__(self, path: Path) -> None:
@@ -18,33 +19,19 @@ class TrainLog:
 
     def write(self, event: str, **values: Any) -> None:
         """Append one event; NaN and infinity become null."""
-        finite = {key: _or_none(value) for key, value in values.items()}
-        line = json.dumps({"event": event, **finite}, allow_nan=False)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_json_line(self.path, {"event": event, **values})
 
     def continue_from(self, epoch: int) -> None:
-        """Drop what a killed run wrote after the checkpoint of `epoch`, and a last line that it did not finish."""
+        """Drop what a killed run wrote after the state that has `epoch` next: those epochs and a half-written line."""
         if not self.path.is_file():
             return
         kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 event = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if event.get("event") != "epoch" or event["epoch"] < epoch:
-                kept.append(line)
-        temporary = self.path.with_name(f".partial-{self.path.name}")
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.path)
-
-
-def _or_none(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    if isinstance(value, dict):
-        return {key: _or_none(item) for key, item in value.items()}
-    return value
+            done_again = event["event"] == "end" or (event["event"] == "epoch" and event["epoch"] >= epoch)
+            if not done_again:
+                kept.append(line + "\n")
+        write_text(self.path, "".join(kept))

@@ -1,41 +1,42 @@
 """The training loop of one fold: steps, running validation, checkpoints, continuing."""
 
 import copy
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from voxelseg.data.labels import LabelScheme
-from voxelseg.errors import CheckpointError, VoxelsegError
-from voxelseg.files import atomic_path
-from voxelseg.geometry import Shape
+from voxelseg.errors import CheckpointError, ConfigError, StoppedError, VoxelsegError
+from voxelseg.files import atomic_path, write_error
 from voxelseg.losses import DeepSupervisionLoss, DiceCrossEntropy, deep_supervision_weights
 from voxelseg.nets import Network
 from voxelseg.patches.loader import PatchSource, load_batches
-from voxelseg.patches.sampler import draw_place, read_place, sample_generator
+from voxelseg.predict.precision import half_precision
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.train.config import TrainConfig
 from voxelseg.train.log import TrainLog
 from voxelseg.train.schedule import Plateau, lr_factor
+from voxelseg.train.validation import RunningValidation
 
 STATE_FILE = "training_state.pt"
+LOG_FILE = "log.jsonl"
 BUDGET_EPOCHS = 50
+SAVE_EVERY_S = 300.0
+"""Epochs may be long on a CPU: no more than this is lost when the process is killed."""
 VALIDATION_TIME_SHARE = 0.03
 """Running validation is skipped while it has taken more than this share of the time, except at the end."""
-
-
-class InterruptedTrainingError(VoxelsegError):
-    """The user asked to stop; the state is saved."""
+MOST_OVERFLOWS = 50
+"""Steps in a row that loss scaling may skip in float16 before the training counts as diverged."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class Progress:
 
     share: float
     """Of the whole training that is done, 0 to 1."""
-    epoch: int
     step: int
     loss: float
+    """Of the last step."""
     mean_dice: float | None
     """Of the last running validation."""
     elapsed_s: float
+    left_s: float
 
 
 @dataclass
@@ -57,7 +59,16 @@ class _Counters:
     step: int = 0
     epoch: int = 0
     elapsed_s: float = 0.0
+    """Since the start, without the time between an interruption and its continuation."""
+    time_is_up: bool = False
+    """No further step fits into the budget."""
+    loss_sum: float = 0.0
+    """Of this epoch's steps."""
+    loss_count: int = 0
     validation_s: float = 0.0
+    """All running validations together."""
+    closing_s: float = 0.0
+    """The longest that an epoch's end took: validation and saving."""
     mean_dice: float | None = None
 
 
@@ -75,17 +86,19 @@ class Trainer:
         folder: Path,
         device: torch.device,
         on_progress: Callable[[Progress], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` gives seconds; a time budget is kept by it."""
         self.model = model.to(device)
         self.config = config
         self.source = source
-        self.labels = labels
         self.folder = folder
         self.device = device
         self.on_progress = on_progress
-        self.log = TrainLog(folder / "log.jsonl")
+        self.clock = clock
+        self.log = TrainLog(folder / LOG_FILE)
         self.counters = _Counters()
-        self.precision = _precision(config, device)
+        self.precision = training_precision(config, device)
         table = torch.from_numpy(labels.region_table) if labels.has_regions else None
         self.loss = DiceCrossEntropy(
             region_table=table,
@@ -100,7 +113,14 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.plateau = Plateau(config)
         self.averaged = copy.deepcopy(model) if config.ema else None
-        self.validation_batches = list(_validation_batches(validation_cases, source, config.validation_patches))
+        self.validation = RunningValidation(
+            validation_cases,
+            count=config.validation_patches,
+            patch_size=source.patch_size,
+            labels=labels,
+            seed=source.seed + 1,
+        )
+        self._overflows = 0
 
     @property
     def result(self) -> Network:
@@ -115,23 +135,28 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Share of the training that is done, by steps, or by time if there is a budget."""
-        if self.config.budget_s is not None:
-            return min(1.0, self.counters.elapsed_s / self.config.budget_s)
-        return min(1.0, self.counters.step / (self.config.epochs * self.config.steps_per_epoch))
+        counters, config = self.counters, self.config
+        if config.budget_s is None:
+            return min(1.0, counters.step / (config.epochs * config.steps_per_epoch))
+        return 1.0 if counters.time_is_up else min(1.0, counters.elapsed_s / self._seconds_for_steps(config.budget_s))
+
+    def _seconds_for_steps(self, budget_s: float) -> float:
+        """The budget without the validation and saving that end it."""
+        return max(budget_s - self.counters.closing_s, 1e-3 * budget_s)
 
     def fit(self) -> None:
         """Train from where the state stands to the end.
 
-        Saves the state after each epoch. Raises InterruptedTrainingError after Ctrl-C, with the state saved, and
-        VoxelsegError if the loss is no longer a number.
+        Saves the state after each epoch, and more often if epochs are long. Raises StoppedError after Ctrl-C, with the
+        state saved, and VoxelsegError if loss or gradients are no longer numbers.
         """
-        counters, config = self.counters, self.config
-        workers = config.workers if config.workers is not None else (1 if self.device.type == "cpu" else 8)
-        self.log.write(
-            "resume" if counters.step else "start", step=counters.step, epoch=counters.epoch, time=time.time()
-        )
-        session = time.monotonic()
-        before = counters.elapsed_s
+        counters = self.counters
+        self._write_event("resume" if counters.step else "start")
+        started = self.clock() - counters.elapsed_s
+        saved = self.clock()
+        waiting_since: float | None = None
+        longest_step = 0.0
+        workers = self.config.workers if self.config.workers is not None else (1 if self.device.type == "cpu" else 8)
         batches = load_batches(
             self.source,
             first_sample=counters.step * self.source.batch_size,
@@ -139,69 +164,79 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
         )
         with _stop_requests() as stop:
-            losses: list[Tensor] = []
-            loss = float("nan")
-            longest_step = 0.0
             while not self.finished:
                 image, target = next(batches)
-                began = time.monotonic()
-                losses.append(self._step(image, target))
-                loss = float(losses[-1])
+                if waiting_since is None:  # the first batch waits for the workers to start
+                    waiting_since = self.clock()
+                loss = self._step(image, target)
                 counters.step += 1
-                now = time.monotonic()
-                counters.elapsed_s = before + now - session
-                longest_step = max(longest_step * 0.9, now - began)
-                if self._no_time_for(longest_step):
-                    counters.elapsed_s = config.budget_s or counters.elapsed_s
-                if self._epoch_is_over() or stop.is_set():
-                    mean_loss = float(torch.stack(losses).mean())
-                    if not np.isfinite(mean_loss) and self.precision != torch.float16:
-                        raise VoxelsegError(
-                            f"the loss became {mean_loss} in step {counters.step}. Lower the learning rate (--set train.lr) "
-                            "or train in float32 (--set train.precision=fp32); the last good state is kept."
-                        )
-                    if self._epoch_is_over():
-                        self._end_epoch(mean_loss)
-                        losses = []
-                        counters.elapsed_s = max(counters.elapsed_s, before + time.monotonic() - session)
+                counters.loss_sum += loss
+                counters.loss_count += 1
+                counters.elapsed_s = self.clock() - started
+                longest_step = max(0.9 * longest_step, self.clock() - waiting_since)
+                counters.time_is_up = self._next_step_is_too_long(longest_step)
+                epoch_is_over = self._epoch_is_over()
+                if epoch_is_over:
+                    began = self.clock()
+                    self._end_epoch(started)
+                if epoch_is_over or stop.is_set() or self.clock() - saved > SAVE_EVERY_S:
                     self.save_state()
-                    if stop.is_set() and not self.finished:
-                        self.log.write("stop", step=counters.step, epoch=counters.epoch, time=time.time())
-                        raise InterruptedTrainingError(
-                            "stopped; the state is saved. The same command continues the training."
-                        )
+                    saved = self.clock()
+                if epoch_is_over:
+                    counters.closing_s = max(counters.closing_s, self.clock() - began)
+                if stop.is_set():
+                    self._write_event("stop")
+                    raise StoppedError("stopped; the state is saved. The same command continues the training.")
                 self._report(loss)
-        self.log.write("end", step=counters.step, epoch=counters.epoch, elapsed_s=counters.elapsed_s, time=time.time())
+                waiting_since = self.clock()
+        self._write_event("end")
 
-    def _no_time_for(self, step_s: float) -> bool:
-        budget = self.config.budget_s
-        return budget is not None and self.counters.elapsed_s + step_s > budget
+    def _write_event(self, event: str) -> None:
+        counters = self.counters
+        self.log.write(event, step=counters.step, epoch=counters.epoch, elapsed_s=counters.elapsed_s, time=time.time())
+
+    def _next_step_is_too_long(self, step_s: float) -> bool:
+        budget_s = self.config.budget_s
+        return budget_s is not None and self.counters.elapsed_s + step_s > self._seconds_for_steps(budget_s)
 
     def _epoch_is_over(self) -> bool:
         if self.config.budget_s is None:
             return self.counters.step >= (self.counters.epoch + 1) * self.config.steps_per_epoch
-        return self.progress >= (self.counters.epoch + 1) / BUDGET_EPOCHS or self.finished
+        return self.progress >= min(1.0, (self.counters.epoch + 1) / BUDGET_EPOCHS)
 
-    def _step(self, image: Tensor, target: Tensor) -> Tensor:
+    def _step(self, image: Tensor, target: Tensor) -> float:
         config = self.config
-        image = image.to(self.device, non_blocking=True)
-        target = target.to(self.device, non_blocking=True)
         rate = config.lr * lr_factor(config, self.progress) * self.plateau.factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
-            outputs = self.model(image)
-        loss: Tensor = self.supervised_loss(outputs, target)
+            outputs = self.model(image.to(self.device, non_blocking=True))
+        loss: Tensor = self.supervised_loss(outputs, target.to(self.device, non_blocking=True))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
-        if config.gradient_clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
-        self.scaler.step(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip or math.inf)
+        value = float(loss.detach())
+        self._check_finite(value, float(norm))
+        self.scaler.step(self.optimizer)  # skipped in float16 if a gradient is not finite
         self.scaler.update()
         self._average()
-        return loss.detach()
+        return value
+
+    def _check_finite(self, loss: float, gradient_norm: float) -> None:
+        """VoxelsegError, before the weights are touched, if the step would spoil them."""
+        if math.isfinite(loss) and math.isfinite(gradient_norm):
+            self._overflows = 0
+            return
+        self._overflows += 1
+        if self.scaler.is_enabled() and self._overflows < MOST_OVERFLOWS:
+            return
+        what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradients' norm became {gradient_norm}"
+        raise VoxelsegError(
+            f"{self.folder}: {what} in step {self.counters.step + 1}; the last good state is kept. Train into another "
+            "--out with a lower learning rate (--set train.lr=...) or in float32 (--set train.precision=fp32)."
+        )
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -209,66 +244,51 @@ class Trainer:
             return
         step = self.counters.step
         decay = min(self.config.ema, (1 + step) / (10 + step))  # the first steps are soon forgotten
-        average = [parameter.data for parameter in self.averaged.parameters()]
-        current = [parameter.data for parameter in self.model.parameters()]
-        torch._foreach_lerp_(average, current, 1 - decay)
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
+        for average, current in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            average.copy_(current)
 
-    def _end_epoch(self, loss: float) -> None:
+    def _end_epoch(self, started: float) -> None:
         counters = self.counters
         validation_loss: float | None = None
-        dice: dict[str, float] | None = None
+        dice: dict[str, float] = {}
         affordable = counters.validation_s <= VALIDATION_TIME_SHARE * counters.elapsed_s
-        if self.validation_batches and (affordable or self.finished or self.config.schedule == "plateau"):
-            began = time.monotonic()
-            validation_loss, dice = self._validate()
-            counters.validation_s += time.monotonic() - began
-            counters.elapsed_s += time.monotonic() - began
-            known = [value for value in dice.values() if np.isfinite(value)]
-            counters.mean_dice = float(np.mean(known)) if known else None
+        if self.validation.places and (affordable or self.finished or self.config.schedule == "plateau"):
+            began = self.clock()
+            validation_loss, dice = self.validation(
+                self.result, self.loss, device=self.device, precision=self.precision
+            )
+            counters.validation_s += self.clock() - began
+            defined = [value for value in dice.values() if math.isfinite(value)]
+            counters.mean_dice = sum(defined) / len(defined) if defined else None
             if self.config.schedule == "plateau":
                 self.plateau.update(validation_loss)
+        counters.elapsed_s = self.clock() - started
         self.log.write(
             "epoch",
             epoch=counters.epoch,
             step=counters.step,
             elapsed_s=counters.elapsed_s,
-            loss=loss,
+            loss=counters.loss_sum / counters.loss_count,
             lr=float(self.optimizer.param_groups[0]["lr"]),
             validation_loss=validation_loss,
-            validation_dice=dice,
-            mean_dice=counters.mean_dice if dice is not None else None,
+            validation_dice=dice or None,
+            mean_dice=counters.mean_dice if dice else None,
         )
+        counters.loss_sum, counters.loss_count = 0.0, 0
         counters.epoch += 1
-        if self.config.budget_s is not None:
-            # A step longer than an epoch's share of the budget ends several at once.
+        if self.config.budget_s is not None:  # a step longer than a fiftieth of the budget ends several epochs at once
             counters.epoch = max(counters.epoch, int(self.progress * BUDGET_EPOCHS))
 
-    @torch.no_grad()
-    def _validate(self) -> tuple[float, dict[str, float]]:
-        """Mean loss, and Dice of each class pooled over all validation patches; NaN where a class is absent."""
-        network = self.result.eval()
-        switched = network.deep_supervision
-        network.deep_supervision = False
-        counts = torch.zeros(3, len(self.labels.classes))
-        losses = []
-        try:
-            for image, target in self.validation_batches:
-                with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
-                    logits = network(image.to(self.device))
-                losses.append(float(self.loss(logits, target.to(self.device))))
-                counts += _overlap(logits.float().cpu(), target, self.labels)
-        finally:
-            network.deep_supervision = switched
-        both, predicted, present = counts
-        scores = 2 * both / (predicted + present)
-        return float(np.mean(losses)), {name: float(x) for name, x in zip(self.labels.names, scores, strict=True)}
-
     def _report(self, loss: float) -> None:
-        if self.on_progress is not None:
-            counters = self.counters
-            self.on_progress(
-                Progress(self.progress, counters.epoch, counters.step, loss, counters.mean_dice, counters.elapsed_s)
-            )
+        if self.on_progress is None:
+            return
+        counters, share = self.counters, self.progress
+        if self.config.budget_s is not None:
+            left = max(self.config.budget_s - counters.elapsed_s, 0.0) if share < 1 else 0.0
+        else:
+            left = counters.elapsed_s * (1 - share) / share
+        self.on_progress(Progress(share, counters.step, loss, counters.mean_dice, counters.elapsed_s, left))
 
     def save_state(self) -> None:
         """Write everything that continuing needs, atomically."""
@@ -278,45 +298,59 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "plateau": self.plateau.state(),
-            "counters": vars(self.counters),
+            "counters": asdict(self.counters),
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
-        with atomic_path(self.folder / STATE_FILE) as temporary:
-            torch.save(state, temporary)
+        path = self.folder / STATE_FILE
+        with atomic_path(path) as temporary:
+            try:
+                torch.save(state, temporary)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise write_error(path, error) from error
 
     def load_state(self) -> bool:
         """Continue from the saved state; False if there is none, CheckpointError if it does not fit."""
         path = self.folder / STATE_FILE
-        if not path.is_file():
-            return False
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            if self.averaged is not None:
-                self.averaged.load_state_dict(state["averaged"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.plateau.restore(state["plateau"])
-            self.counters = _Counters(**state["counters"])
-            torch.set_rng_state(state["torch_rng"].cpu())
-            if state["cuda_rng"] and self.device.type == "cuda":
-                torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
-        except Exception as error:  # torch.load meets damage with many kinds of exception
-            raise CheckpointError(
-                f"{path}: damaged, or of another model ({type(error).__name__}: {str(error).splitlines()[0]}). "
-                f"Delete {self.folder} to train this fold again."
-            ) from error
+        found = path.is_file()
+        if found:
+            try:
+                self._restore(torch.load(path, map_location=self.device, weights_only=True))
+            except Exception as error:  # torch.load meets damage with many kinds of exception
+                reason = f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])}"
+                raise CheckpointError(
+                    f"{path}: damaged, or of another model ({reason}). Delete {self.folder} to train this fold again."
+                ) from error
         self.log.continue_from(self.counters.epoch)
-        return True
+        return found
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # empty unless it was saved by a training in float16
+            self.scaler.load_state_dict(state["scaler"])
+        self.plateau.restore(state["plateau"])
+        self.counters = _Counters(**state["counters"])
+        torch.set_rng_state(state["torch_rng"].cpu())
+        if state["cuda_rng"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
 
 
-def _precision(config: TrainConfig, device: torch.device) -> torch.dtype:
+def training_precision(config: TrainConfig, device: torch.device) -> torch.dtype:
+    """Type that the network computes in; ConfigError for one that the device does not have."""
+    if config.precision == "fp32":
+        return torch.float32
+    has = half_precision(device)
     if config.precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+        return has or torch.float32
+    wanted = {"bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+    if wanted == torch.float16 and device.type == "cpu":
+        raise ConfigError("train.precision=fp16 needs a GPU. On a CPU use fp32, or bf16 if it is fast there.")
+    if wanted == torch.bfloat16 and has == torch.float16:
+        raise ConfigError("train.precision=bf16: this GPU does not compute in bfloat16. Use fp16 or auto.")
+    return wanted
 
 
 def _optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimizer:
@@ -336,39 +370,11 @@ def _optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimizer:
     raise AssertionError(config.optimizer)
 
 
-def _validation_batches(
-    cases: Sequence[StoredCase], source: PatchSource, count: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same patches each time: one per case in turn, every other one around foreground."""
-    patch: Shape = source.patch_size
-    for number in range(min(count, max(len(cases), count)) if cases else 0):
-        generator = sample_generator(source.seed + 1, number)
-        case = cases[number % len(cases)]
-        place = draw_place([case], patch, foreground=number % 2 == 0, generator=generator)
-        image, target = read_place(place, patch)
-        yield torch.from_numpy(image)[None], torch.from_numpy(target)[None]
-
-
-def _overlap(logits: Tensor, target: Tensor, labels: LabelScheme) -> Tensor:
-    """(3, classes): voxels in both, in the prediction, in the reference; ignored voxels left out."""
-    known = target >= 0
-    if labels.has_regions:
-        predicted = (logits > 0).movedim(1, -1)
-        present = torch.from_numpy(labels.region_table)[target.clamp(min=0).long()]
-    else:
-        classes = torch.arange(1, len(labels.classes) + 1)
-        predicted = logits.argmax(dim=1)[..., None] == classes
-        present = target[..., None] == classes
-    predicted, present = predicted & known[..., None], present & known[..., None]
-    over = tuple(range(predicted.ndim - 1))
-    return torch.stack([(predicted & present).sum(over), predicted.sum(over), present.sum(over)]).float()
-
-
 @contextmanager
 def _stop_requests() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C sets, so that a step is never cut in two; the second one interrupts at once."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
         yield stop
         return
 

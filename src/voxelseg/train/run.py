@@ -8,38 +8,33 @@ RUN/fold_K/         model.safetensors, training_state.pt, log.jsonl, validation/
 
 import dataclasses
 import platform
-import random
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from voxelseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from voxelseg.data.dataset import Case, Dataset
+from voxelseg.data.dataset import Dataset
 from voxelseg.data.splits import Split, read_splits, write_splits
 from voxelseg.errors import ConfigError
-from voxelseg.evaluate import Evaluation, evaluate_pairs
 from voxelseg.files import read_json, unfinished, write_json
 from voxelseg.nets import Network, create_model, find_network
-from voxelseg.ops.allocator import keep_freed_memory
-from voxelseg.patches.loader import PatchSource
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
-from voxelseg.predict.predictor import Predictor, predict_cases
-from voxelseg.preprocess.store import StoredCase
 from voxelseg.train.config import RunConfig
-from voxelseg.train.loop import Progress, Trainer
 from voxelseg.version import __version__
 
+RUN_FILE = "run.json"
+SPLITS_FILE = "splits.json"
+PLAN_FILE = "plan.json"
 MODEL_FILE = "model.safetensors"
 _LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "blosc2", "batchgeneratorsv2")
+_MOST_LISTED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +44,6 @@ class Run:
     folder: Path
     dataset: Dataset
     plan: Plan
-    fingerprint: Fingerprint
     splits: list[Split]
     model: str
     config: RunConfig
@@ -60,29 +54,42 @@ class Run:
         """RUN/fold_K."""
         return self.folder / f"fold_{fold}"
 
+    def model_file(self, fold: int) -> Path:
+        """RUN/fold_K/model.safetensors."""
+        return self.fold_folder(fold) / MODEL_FILE
+
     def build_model(self) -> Network:
         """The network with fresh weights, drawn from the run's seed."""
         torch.manual_seed(self.seed)
-        return create_model(
-            self.model,
-            in_channels=len(self.plan.channels),
-            num_classes=self.dataset.labels.num_outputs,
-            **model_options(self.model, self.config, self.plan),
-        )
+        return build_network(self.model, self.dataset, self.config, self.plan)
 
 
-def model_options(model: str, config: RunConfig, plan: Plan) -> dict[str, Any]:
-    """Options of the network: the plan's topology if it follows that, deep supervision, the user's."""
+def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | None = None) -> Network:
+    """Network for the channels and classes of `dataset` with the options of `config`.
+
+    One whose topology follows the data takes it from `plan`, or keeps its own without. ConfigError for an unknown
+    model or option, or an impossible value.
+    """
     options: dict[str, Any] = {"deep_supervision": config.train.deep_supervision}
-    if follows_plan(model):
+    if plan is not None and follows_plan(model):
         options |= {"strides": plan.strides, "kernels": plan.kernels}
-    return options | dict(config.model)
+    given = {"in_channels": len(dataset.channels), "num_classes": dataset.labels.num_outputs}
+    fixed = given.keys() & config.model.keys()
+    if fixed:
+        raise ConfigError(f"model.{', model.'.join(sorted(fixed))}: the data set decides this. Leave it out.")
+    return create_model(model, **given, **{**options, **config.model})
 
 
 def follows_plan(model: str) -> bool:
     """Whether the network takes its strides and kernels from the plan."""
     fields = {field.name for field in dataclasses.fields(find_network(model).config)}
     return {"strides", "kernels"} <= fields
+
+
+def plan_for_network(plan: Plan, network: Network) -> Plan:
+    """`plan` with a patch that `network` can take: each axis rounded up to its divisor."""
+    d, h, w = (-(-size // step) * step for size, step in zip(plan.patch_size, network.divisor, strict=True))
+    return plan if plan.patch_size == (d, h, w) else plan.changed(patch_size=(d, h, w))
 
 
 def open_run(
@@ -100,9 +107,10 @@ def open_run(
 ) -> Run:
     """Start a run in `folder`, or continue the one that is there.
 
-    Raises ConfigError naming what differs if the folder holds a run with another model, configuration, plan, seed or
-    data set.
+    Raises ConfigError naming what differs if the folder holds a run with another model, configuration, plan, seed, data
+    set or folds.
     """
+    unfinished(folder)
     identity = {
         "model": model,
         "seed": seed,
@@ -117,19 +125,21 @@ def open_run(
             "labels": dataset.labels.to_dict(),
         },
     }
-    record, splits_file = folder / "run.json", folder / "splits.json"
+    record = folder / RUN_FILE
     if record.is_file():
         stored = read_json(record, remedy="Choose another --out.")
         differing = _differences({key: stored.get(key) for key in identity}, identity)
+        if not differing and read_splits(folder / SPLITS_FILE, dataset.cases) != splits:
+            differing = [f"the folds are not those of {SPLITS_FILE}"]
         if differing:
+            more = f"; and {len(differing) - _MOST_LISTED} more" if len(differing) > _MOST_LISTED else ""
             raise ConfigError(
-                f"{folder}: holds a run with other settings ({'; '.join(differing[:6])}). "
+                f"{folder}: holds a run with other settings ({'; '.join(differing[:_MOST_LISTED])}{more}). "
                 "Choose another --out, or the same settings to continue it."
             )
-        splits = read_splits(splits_file, dataset.cases)
     else:
-        write_splits(splits_file, splits)
-        plan.write(folder / "plan.json")
+        write_splits(folder / SPLITS_FILE, splits)
+        plan.write(folder / PLAN_FILE)
         write_json(
             record,
             {
@@ -143,26 +153,16 @@ def open_run(
             },
         )
     return Run(
-        folder=folder,
-        dataset=dataset,
-        plan=plan,
-        fingerprint=fingerprint,
-        splits=splits,
-        model=model,
-        config=config,
-        seed=seed,
-        device=device,
+        folder=folder, dataset=dataset, plan=plan, splits=splits, model=model, config=config, seed=seed, device=device
     )
 
 
 def _differences(stored: Any, wanted: Any, path: str = "") -> list[str]:
-    wanted = list(wanted) if isinstance(wanted, tuple) else wanted
     if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
-        keys = sorted({*stored, *wanted}, key=str)
         return [
             difference
-            for key in keys
-            for difference in _differences(stored.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
+            for key in sorted({*stored, *wanted})
+            for difference in _differences(stored.get(key), wanted.get(key), f"{path}.{key}" if path else key)
         ]
     return [] if stored == wanted else [f"{path} was {stored!r}, now {wanted!r}"]
 
@@ -171,111 +171,3 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return f"cpu ({torch.get_num_threads()} threads)"
-
-
-def train_fold(
-    run: Run,
-    fold: int,
-    stored: Mapping[str, StoredCase],
-    *,
-    on_progress: Callable[[Progress], None] | None = None,
-) -> Path:
-    """Train one fold, or what is left of it; returns the model file. A finished fold is kept as it is."""
-    folder = run.fold_folder(fold)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished(folder)
-    model_path = folder / MODEL_FILE
-    if model_path.is_file():
-        load_checkpoint(model_path)  # a damaged one is reported, not built upon
-        return model_path
-    config = run.config.train
-    keep_freed_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.benchmark = not config.deterministic
-    random.seed(run.seed)
-    np.random.seed(run.seed)  # noqa: NPY002 - libraries that draw from it must be repeatable too
-    model = run.build_model()
-    split = run.splits[fold]
-    source = PatchSource(
-        cases=[stored[case] for case in split.train],
-        patch_size=run.plan.patch_size,
-        batch_size=run.plan.batch_size,
-        foreground_share=config.foreground_share,
-        augmentation=run.config.augmentation,
-        mirror_axes=run.plan.mirror_axes,
-        anisotropic=run.plan.anisotropic,
-        seed=run.seed,
-    )
-    trainer = Trainer(
-        model,
-        config,
-        source,
-        validation_cases=[stored[case] for case in split.validation],
-        labels=run.dataset.labels,
-        folder=folder,
-        device=run.device,
-        on_progress=on_progress,
-    )
-    trainer.load_state()
-    trainer.fit()
-    options = dataclasses.asdict(trainer.result.config)  # type: ignore[call-overload]
-    save_checkpoint(
-        model_path,
-        Checkpoint(
-            weights=trainer.result.state_dict(),
-            model=run.model,
-            model_options={key: value for key, value in options.items() if key not in ("in_channels", "num_classes")},
-            plan=run.plan,
-            labels=run.dataset.labels,
-            file_ending=run.dataset.file_ending,
-            provenance={
-                "voxelseg": __version__,
-                "torch": torch.__version__,
-                "run": read_json(run.folder / "run.json"),
-                "fold": fold,
-                "train_cases": list(split.train),
-                "steps": trainer.counters.step,
-                "training_s": trainer.counters.elapsed_s,
-            },
-        ),
-    )
-    return model_path
-
-
-def validate_fold(
-    run: Run, fold: int, *, workers: int = 1, progress: Callable[[str, float], None] | None = None
-) -> Evaluation:
-    """Predict the held-out cases of a fold with its final model and score them on the scans' own grids."""
-    folder = run.fold_folder(fold) / "validation"
-    cases: dict[str, Case] = {case.id: case for case in run.dataset.cases}
-    held_out = [cases[case] for case in run.splits[fold].validation]
-    checkpoint = load_checkpoint(run.fold_folder(fold) / MODEL_FILE)
-    options = run.config.predict
-    predictor = Predictor([checkpoint], device=run.device, overlap=options.overlap, tta=options.tta)
-    paths = predict_cases(
-        predictor,
-        held_out,
-        folder,
-        file_ending=run.dataset.file_ending,
-        settings={"model": checkpoint.fingerprint(), **options.model_dump()},
-        progress=progress,
-    )
-    pairs = [
-        {
-            "case": case.id,
-            "images": [str(path) for path in case.images],
-            "label": str(case.label),
-            "prediction": str(paths[case.id].relative_to(folder)),
-        }
-        for case in held_out
-    ]
-    write_json(folder / "pairs.json", pairs)
-    return evaluate_pairs(
-        [(case.id, paths[case.id], case.label) for case in held_out if case.label is not None],
-        folder,
-        labels=run.dataset.labels,
-        tolerance_mm=options.tolerance_mm,
-        workers=workers,
-    )

@@ -4,6 +4,11 @@ import math
 
 from voxelseg.train.config import TrainConfig
 
+WARMUP_START = 1e-3
+"""Share of the peak learning rate with which a warm-up begins."""
+IMPROVEMENT = 1e-4
+"""A validation loss counts as better if it is lower by this much."""
+
 
 def lr_factor(config: TrainConfig, progress: float) -> float:
     """Share of the peak learning rate at `progress` in [0, 1]: warm-up, then the schedule over what is left.
@@ -12,8 +17,8 @@ def lr_factor(config: TrainConfig, progress: float) -> float:
     """
     progress = min(max(progress, 0.0), 1.0)
     if progress < config.warmup:
-        return max(progress / config.warmup, 1e-3)
-    after = (progress - config.warmup) / (1 - config.warmup) if config.warmup < 1 else 1.0
+        return max(progress / config.warmup, WARMUP_START)
+    after = (progress - config.warmup) / (1 - config.warmup)
     if config.schedule == "poly":
         return float((1 - after) ** config.poly_power)
     if config.schedule == "cosine":
@@ -24,7 +29,7 @@ def lr_factor(config: TrainConfig, progress: float) -> float:
 
 
 class Plateau:
-    """Factor that falls each time the validation loss has not improved for `patience` epochs."""
+    """Factor that falls each time the validation loss has not improved for `plateau_patience` epochs."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -34,7 +39,7 @@ class Plateau:
 
     def update(self, loss: float) -> None:
         """Take the validation loss of one more epoch into account."""
-        if loss < self.best - 1e-4:
+        if loss < self.best - IMPROVEMENT:
             self.best, self.waited = loss, 0
             return
         self.waited += 1

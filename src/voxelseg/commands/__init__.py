@@ -1,0 +1,45 @@
+"""What each command of the command line does, as a function of the same name.
+
+    from voxelseg import commands
+    commands.train("Task04_Hippocampus", out="run", model="mednext_s", fold="0", budget="20m")
+
+All take paths as text or Path. With `console` they show progress and say what they wrote; without it they are silent.
+Each is loaded when it is first used, so that checking or scoring does not wait for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from voxelseg.commands.checking import check
+    from voxelseg.commands.demonstration import demo
+    from voxelseg.commands.listing import models
+    from voxelseg.commands.planning import plan, preprocess
+    from voxelseg.commands.predicting import predict
+    from voxelseg.commands.reporting import report
+    from voxelseg.commands.scoring import evaluate
+    from voxelseg.commands.training import train
+
+_HOMES = {
+    "check": "checking",
+    "demo": "demonstration",
+    "evaluate": "scoring",
+    "models": "listing",
+    "plan": "planning",
+    "predict": "predicting",
+    "preprocess": "planning",
+    "report": "reporting",
+    "train": "training",
+}
+
+__all__ = ["check", "demo", "evaluate", "models", "plan", "predict", "preprocess", "report", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,89 @@
+"""Progress bars, and the words at the end of a command.
+
+Bars need a terminal; without one, training prints a line now and then, and the others nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from voxelseg.train.loop import Progress as TrainingProgress
+
+PathLike = str | Path
+LINES_WITHOUT_TERMINAL = 10
+"""So often a training without a terminal says how far it is."""
+
+
+class Update(Protocol):
+    """Moves a bar to `done` cases of `of`, `note` saying which one is in work."""
+
+    def __call__(self, done: float, of: int | None = None, note: str = "") -> None: ...
+
+
+def say(console: Console | None, wrote: str, *following: str) -> None:
+    """Print what was written, and the commands that may follow."""
+    if console is None:
+        return
+    lines = [wrote, *(["Next:"] if following else []), *(f"  {command}" for command in following)]
+    console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def counting_bar(console: Console | None, title: str, *, total: int | None = None) -> Iterator[Update]:
+    """Bar over cases."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with _bar(console, *columns) as bar:
+        task = bar.add_task(title, total=total, note="")
+
+        def update(done: float, of: int | None = None, note: str = "") -> None:
+            bar.update(task, completed=done, total=total if of is None else of, note=note)
+
+        yield update
+
+
+@contextmanager
+def training_bar(console: Console | None, title: str) -> Iterator[Callable[["TrainingProgress"], None]]:
+    """Bar with loss, Dice and time left."""
+    if console is not None and not console.is_terminal:
+        yield _Lines(console, title)
+        return
+    with _bar(console, TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")) as bar:
+        task = bar.add_task(title, total=1.0, state="starting")
+        yield lambda state: bar.update(task, completed=state.share, state=_words(state))
+
+
+class _Lines:
+    """Prints a training's progress whenever another tenth of it is done."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console = console
+        self.title = title
+        self.printed: int | None = None
+
+    def __call__(self, state: "TrainingProgress") -> None:
+        reached = int(state.share * LINES_WITHOUT_TERMINAL)
+        if reached != self.printed:
+            self.console.print(f"{self.title}  {_words(state)}", soft_wrap=True, highlight=False, markup=False)
+            self.printed = reached
+
+
+def _bar(console: Console | None, *columns: ProgressColumn) -> Progress:
+    return Progress(*columns, console=console, disable=console is None or not console.is_terminal)
+
+
+def _words(state: "TrainingProgress") -> str:
+    minutes, seconds = divmod(round(state.left_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    dice = "" if state.mean_dice is None else f"  Dice {state.mean_dice:.3f}"
+    return f"{state.share:4.0%}  step {state.step}  loss {state.loss:.3f}{dice}  {hours}:{minutes:02}:{seconds:02} left"

@@ -1,0 +1,124 @@
+"""The command `train`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from voxelseg.commands.arguments import choose_device, parse_duration, parse_folds
+from voxelseg.commands.display import PathLike, counting_bar, say, training_bar
+from voxelseg.commands.planning import check_model, measure, plan_from, plan_table, store
+from voxelseg.data.dataset import Dataset
+from voxelseg.data.layouts import read_dataset
+from voxelseg.data.splits import read_splits, splits_of
+from voxelseg.errors import ConfigError
+from voxelseg.evaluate import class_table
+from voxelseg.files import make_folder
+from voxelseg.plan.fingerprint import Fingerprint
+from voxelseg.plan.plan import Plan
+from voxelseg.preprocess.work import WorkFolder
+from voxelseg.train.config import RunConfig, build_config
+from voxelseg.train.fold import train_fold, validate_fold
+from voxelseg.train.run import Run, build_network, open_run, plan_for_network
+
+
+def train(
+    data: PathLike,
+    out: PathLike,
+    *,
+    model: str = "mednext_s",
+    fold: str = "0",
+    epochs: int | None = None,
+    budget: str | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    work: PathLike | None = None,
+    splits: PathLike | None = None,
+    memory_gb: float | None = None,
+    settings: Sequence[str] = (),
+    workers: int = 2,
+    console: Console | None = None,
+) -> Run:
+    """Train `model` on one fold ("0", "0,1") or "all", then predict and score the held-out cases.
+
+    Plans and preprocesses into `work` (default `out`/work) what has not been done yet; `memory_gb` bounds a training
+    step where it is not planned yet. `epochs` or a `budget` of time per fold ("20m") sets the length. `splits` is a
+    file with folds. `settings` are "section.key=value". The same command continues after any stop, and a finished fold
+    is kept.
+    """
+    config = build_config(list(settings), epochs=epochs, budget_s=None if budget is None else parse_duration(budget))
+    on = choose_device(device)
+    dataset = read_dataset(data)
+    check_model(model, dataset, config)
+    folds = read_splits(Path(splits), dataset.cases) if splits is not None else splits_of(dataset)
+    chosen = _chosen_folds(fold, len(folds))
+    run_folder = Path(out)
+    make_folder(run_folder)
+    folder = WorkFolder(Path(work) if work is not None else run_folder / "work")
+    make_folder(folder.folder)
+    fingerprint = measure(folder, Path(data), dataset, workers=workers, console=console)
+    planned = _training_plan(folder, fingerprint, dataset, model, config, on, memory_gb)
+    run = open_run(
+        run_folder,
+        dataset=dataset,
+        data=Path(data),
+        plan=planned,
+        fingerprint=fingerprint,
+        splits=folds,
+        model=model,
+        config=config,
+        seed=seed,
+        device=on,
+    )
+    if console is not None:
+        console.print(plan_table(planned))
+    stored = store(folder, dataset, planned, workers=workers, console=console)
+    for number in chosen:
+        with training_bar(console, f"training fold {number}") as show:
+            train_fold(run, number, stored, on_progress=show)
+        held_out = len(run.splits[number].validation)
+        with counting_bar(console, f"validating fold {number}", total=held_out) as update:
+            evaluation = validate_fold(
+                run,
+                number,
+                workers=workers,
+                progress=lambda done, case: update(done, note=case),
+            )
+        if console is not None:
+            console.print(class_table(evaluation))
+    say(
+        console,
+        f"Wrote {', '.join(str(run.model_file(number)) for number in chosen)}.",
+        f"voxelseg report {out} --out {run_folder / 'report.html'}",
+        f"voxelseg predict {out} --input SCANS --output DIR",
+    )
+    return run
+
+
+def _chosen_folds(text: str, count: int) -> list[int]:
+    chosen = parse_folds(text)
+    if chosen is None:
+        return list(range(count))
+    wrong = [fold for fold in chosen if not 0 <= fold < count]
+    if wrong:
+        raise ConfigError(f"fold {wrong[0]}: the data set has folds 0 to {count - 1}.")
+    return chosen
+
+
+def _training_plan(
+    work: WorkFolder,
+    fingerprint: Fingerprint,
+    dataset: Dataset,
+    model: str,
+    config: RunConfig,
+    device: torch.device,
+    memory_gb: float | None,
+) -> Plan:
+    """The work folder's plan, made if there is none, with the user's values and a patch that fits `model`."""
+    if not work.plan_path.is_file():
+        plan_from(fingerprint, dataset, model, config, device, memory_gb).write(work.plan_path)
+    planned = work.plan().changed(**config.plan)
+    with torch.device("meta"):
+        network = build_network(model, dataset, config, planned)
+    return plan_for_network(planned, network)

@@ -1,0 +1,79 @@
+"""Running validation: loss and Dice on a few fixed patches of the held-out cases, to watch a training by."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxelseg.data.labels import LabelScheme
+from voxelseg.geometry import Shape
+from voxelseg.nets import Network
+from voxelseg.patches.sampler import Place, draw_place, read_place, sample_generator
+from voxelseg.preprocess.store import StoredCase
+
+
+class RunningValidation:
+    """`count` places in `cases` in turn, drawn from `seed`; half of them around foreground. Read anew each time."""
+
+    def __init__(
+        self, cases: Sequence[StoredCase], *, count: int, patch_size: Shape, labels: LabelScheme, seed: int
+    ) -> None:
+        self.labels = labels
+        self.patch_size = patch_size
+        self.places: list[Place] = []
+        for number in range(count if cases else 0):
+            rounds, index = divmod(number, len(cases))
+            foreground = (rounds + index) % 2 == 0
+            generator = sample_generator(seed, number)
+            self.places.append(draw_place([cases[index]], patch_size, foreground=foreground, generator=generator))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        network: Network,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        *,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+    ) -> tuple[float, dict[str, float]]:
+        """Mean loss, and Dice of each class pooled over all patches; NaN where a class is neither there nor found.
+
+        Leaves `network` in evaluation mode.
+        """
+        network.eval()
+        switched = network.deep_supervision
+        network.deep_supervision = False
+        losses: list[float] = []
+        counts = torch.zeros(3, len(self.labels.classes))
+        try:
+            for image, target in self._patches():
+                with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
+                    logits = network(image.to(device))
+                losses.append(float(loss(logits, target.to(device))))
+                counts += _overlap(logits.float().cpu(), target, self.labels)
+        finally:
+            network.deep_supervision = switched
+        both, predicted, present = counts
+        scores = 2 * both / (predicted + present)
+        return float(np.mean(losses)), dict(zip(self.labels.names, scores.tolist(), strict=True))
+
+    def _patches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for place in self.places:
+            image, target = read_place(place, self.patch_size)
+            yield torch.from_numpy(image)[None], torch.from_numpy(target)[None]
+
+
+def _overlap(logits: Tensor, target: Tensor, labels: LabelScheme) -> Tensor:
+    """(3, classes): voxels in both, in the prediction, in the reference; ignored voxels left out."""
+    known = target >= 0
+    if labels.has_regions:
+        predicted = (logits > 0).movedim(1, -1)
+        present = torch.from_numpy(labels.region_table)[target.clamp(min=0).long()]
+    else:
+        classes = torch.arange(1, len(labels.classes) + 1)
+        predicted = logits.argmax(dim=1)[..., None] == classes
+        present = target[..., None] == classes
+    predicted, present = predicted & known[..., None], present & known[..., None]
+    over = tuple(range(predicted.ndim - 1))
+    return torch.stack([(predicted & present).sum(over), predicted.sum(over), present.sum(over)]).float()
