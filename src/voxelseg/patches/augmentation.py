@@ -1,12 +1,20 @@
-"""nnU-Net's augmentation, through batchgeneratorsv2; every probability and range is a setting."""
+"""nnU-Net's augmentation; every probability and range is a setting.
+
+Rotation, scaling and mirroring are done here, so that they can read beyond the patch where they need it instead of
+filling corners with zeros, and so that drawing and applying are separate. Intensities are changed by batchgeneratorsv2.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import ceil
 from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
@@ -14,70 +22,154 @@ from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
-from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
-from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from voxelseg.geometry import Shape
 
+Matrix = npt.NDArray[np.float64]
+
+
+def _ascending(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError("expected the lower bound before the upper bound")
+    return value
+
+
+def _around_1(value: tuple[float, float]) -> tuple[float, float]:
+    if not value[0] <= 1 <= value[1]:
+        raise ValueError("expected a range of factors that includes 1")
+    return value
+
+
 Probability = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[float, float]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Range = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ascending)]
+PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+FactorRange = Annotated[tuple[Positive, Positive], AfterValidator(_around_1)]
 
 
 class AugmentationConfig(BaseModel):
     """Defaults are nnU-Net v2's (nnUNetTrainer.get_training_transforms); probabilities are per sample."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     enabled: bool = True
+    """Whether anything is changed at all."""
     rotation: Probability = 0.2
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
     """Largest angle about each axis; about D only, in-plane, if the data are anisotropic."""
     scaling: Probability = 0.2
-    scaling_range: Range = (0.7, 1.4)
+    scaling_range: PositiveRange = (0.7, 1.4)
+    """Part of the scan that the patch shows, relative to its size: above 1, structures get smaller."""
     noise: Probability = 0.1
     noise_variance: Range = (0.0, 0.1)
     blur: Probability = 0.2
-    blur_sigma: Range = (0.5, 1.0)
+    blur_sigma: PositiveRange = (0.5, 1.0)
     """In voxels; each channel is blurred with probability 1/2."""
     brightness: Probability = 0.15
-    brightness_range: Range = (0.75, 1.25)
+    brightness_range: FactorRange = (0.75, 1.25)
     contrast: Probability = 0.15
-    contrast_range: Range = (0.75, 1.25)
+    contrast_range: FactorRange = (0.75, 1.25)
     low_resolution: Probability = 0.25
-    low_resolution_zoom: Range = (0.5, 1.0)
+    low_resolution_zoom: PositiveRange = (0.5, 1.0)
+    """Resolution that is left, relative to the patch's; each channel with probability 1/2."""
     inverted_gamma: Probability = 0.1
     gamma: Probability = 0.3
-    gamma_range: Range = (0.7, 1.5)
+    gamma_range: FactorRange = (0.7, 1.5)
     mirror: bool = True
     """Mirror along the plan's mirror axes, each with probability 1/2."""
 
 
-def build_augmentation(
-    config: AugmentationConfig, patch_size: Shape, *, mirror_axes: tuple[int, ...], anisotropic: bool
-) -> BasicTransform:
-    """Transform of {"image": (C, D, H, W) float tensor, "segmentation": (1, D, H, W) int16 tensor}.
+@dataclass(frozen=True, eq=False)
+class SpatialChange:
+    """What is done to the geometry of one sample."""
+
+    matrix: Matrix | None
+    """(3, 3): offset from the patch's centre in the result to the offset in the source, in voxels; None for none."""
+    flips: tuple[int, ...]
+    """Axes (0 D, 1 H, 2 W) that are mirrored."""
+
+    def margin(self, patch_size: Shape) -> Shape:
+        """Voxels beyond each side of the patch that the result takes values from."""
+        if self.matrix is None:
+            return (0, 0, 0)
+        half = np.asarray(patch_size) / 2
+        d, h, w = (max(0, ceil(beyond - 1e-6)) for beyond in np.abs(self.matrix) @ half - half)
+        return (d, h, w)
+
+
+def draw_spatial(
+    config: AugmentationConfig, generator: np.random.Generator, *, mirror_axes: tuple[int, ...], anisotropic: bool
+) -> SpatialChange:
+    """Draw rotation, scaling and mirroring; with `anisotropic` they stay in plane (mirroring as `mirror_axes` say)."""
+    rotates, scales = generator.random() < config.rotation, generator.random() < config.scaling
+    largest = np.deg2rad(config.rotation_degrees)
+    angles = generator.uniform(-largest, largest, size=3) * rotates
+    scale = generator.uniform(*config.scaling_range) if scales else 1.0
+    coins = generator.random(len(mirror_axes))
+    flips = tuple(axis for axis, coin in zip(mirror_axes, coins, strict=True) if config.mirror and coin < 0.5)
+    if not rotates and not scales:
+        return SpatialChange(None, flips)
+    if anisotropic:
+        return SpatialChange(_rotation(0, angles[0]) @ np.diag([1.0, scale, scale]), flips)
+    matrix = _rotation(0, angles[0]) @ _rotation(1, angles[1]) @ _rotation(2, angles[2]) * scale
+    return SpatialChange(matrix, flips)
+
+
+def _rotation(axis: int, angle: float) -> Matrix:
+    """Rotation about one axis by `angle` in radians."""
+    first, second = (other for other in range(3) if other != axis)
+    matrix = np.eye(3)
+    matrix[first, first] = matrix[second, second] = np.cos(angle)
+    matrix[first, second], matrix[second, first] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
+def apply_spatial(change: SpatialChange, image: Tensor, target: Tensor, patch_size: Shape) -> tuple[Tensor, Tensor]:
+    """Image (C, D, H, W) and target (D, H, W) of `patch_size` from ones that are larger by the change's margin.
+
+    The image is interpolated linearly. Each value of the target is, too, and the strongest wins, so that borders of
+    both move alike. What lies outside the source is 0 in both.
+    """
+    if change.matrix is not None:
+        size = torch.tensor(image.shape[1:], dtype=torch.float32)
+        lines = [torch.arange(length, dtype=torch.float32) - (length - 1) / 2 for length in patch_size]
+        offsets = torch.stack(torch.meshgrid(*lines, indexing="ij"), dim=-1)  # (D, H, W, 3)
+        source = offsets @ torch.from_numpy(change.matrix.T).float()
+        grid = (source * 2 / size).flip(-1)[None]  # grid_sample wants W, H, D from -1 to 1
+        image = F.grid_sample(image[None], grid, align_corners=False)[0]
+        target = _sampled_target(target, grid)
+    dims = [1 + axis for axis in change.flips]
+    return (image.flip(dims), target[None].flip(dims)[0]) if dims else (image, target)
+
+
+def _sampled_target(target: Tensor, grid: Tensor) -> Tensor:
+    def sampled(mask: Tensor) -> Tensor:
+        return F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0]
+
+    strongest = 1 + sampled((target == 0).float() - 1)  # what lies outside counts as background
+    result = torch.zeros(grid.shape[1:4], dtype=target.dtype)
+    for value in torch.unique(target):
+        if value == 0:
+            continue
+        share = sampled((target == value).float())
+        result = torch.where(share > strongest, value, result)
+        strongest = torch.maximum(share, strongest)
+    return result
+
+
+def intensity_transform(config: AugmentationConfig, patch_size: Shape, *, anisotropic: bool) -> BasicTransform:
+    """Transform of {"image": (C, D, H, W) float tensor}.
 
     It draws from NumPy's and torch's global generators; `seeded` makes it repeatable.
     """
     steps: list[BasicTransform] = []
-    if config.rotation or config.scaling:
-        angle = float(np.deg2rad(config.rotation_degrees))
-        spatial = SpatialTransform(
-            patch_size[1:] if anisotropic else patch_size,
-            patch_center_dist_from_border=0,
-            random_crop=False,
-            p_rotation=config.rotation,
-            rotation=(-angle, angle),
-            p_scaling=config.scaling,
-            scaling=config.scaling_range,
-            p_synchronize_scaling_across_axes=1,
-        )
-        # Anisotropic data are transformed in plane, all slices alike.
-        steps += [Convert3DTo2DTransform(), spatial, Convert2DTo3DTransform()] if anisotropic else [spatial]
+    too_thin = [size * config.low_resolution_zoom[0] < 1 for size in patch_size]
+    kept = [axis for axis in range(3) if too_thin[axis] or (anisotropic and axis == 0)]
 
     def sometimes(probability: float, transform: BasicTransform) -> None:
         if probability > 0:
@@ -86,7 +178,12 @@ def build_augmentation(
     sometimes(config.noise, GaussianNoiseTransform(config.noise_variance, p_per_channel=1, synchronize_channels=True))
     sometimes(
         config.blur,
-        GaussianBlurTransform(config.blur_sigma, synchronize_channels=False, synchronize_axes=False, p_per_channel=0.5),
+        GaussianBlurTransform(
+            partial(_blur_sigma, bounds=config.blur_sigma),
+            synchronize_channels=False,
+            synchronize_axes=False,
+            p_per_channel=0.5,
+        ),
     )
     sometimes(
         config.brightness,
@@ -102,7 +199,7 @@ def build_augmentation(
             scale=config.low_resolution_zoom,
             synchronize_channels=False,
             synchronize_axes=True,
-            ignore_axes=(0,) if anisotropic else None,
+            ignore_axes=tuple(kept) or None,
             allowed_channels=None,
             p_per_channel=0.5,
         ),
@@ -118,9 +215,12 @@ def build_augmentation(
                 p_retain_stats=1,
             ),
         )
-    if config.mirror and mirror_axes:
-        steps.append(MirrorTransform(allowed_axes=mirror_axes))
     return ComposeTransforms(steps)
+
+
+def _blur_sigma(shape: Shape, *, dim: int, bounds: tuple[float, float]) -> float:
+    """Sigma in voxels; next to nothing along an axis that is shorter than the kernel's reach."""
+    return 0.1 if shape[dim] <= 2 * bounds[1] + 1 else np.random.uniform(*bounds)  # noqa: NPY002
 
 
 @contextmanager
@@ -137,17 +237,9 @@ def seeded(generator: np.random.Generator) -> Iterator[None]:
         torch.set_rng_state(torch_state)
 
 
-def augment(
-    transform: BasicTransform,
-    image: npt.NDArray[np.float32],
-    target: npt.NDArray[np.int16],
-    generator: np.random.Generator,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Augmented image (C, D, H, W) and target (D, H, W); the arrays are not changed."""
-    data: dict[str, Any] = {
-        "image": torch.from_numpy(image.copy()),
-        "segmentation": torch.from_numpy(target[None].copy()),
-    }
+def change_intensities(transform: BasicTransform, image: Tensor, generator: np.random.Generator) -> Tensor:
+    """Image (C, D, H, W) after `transform`, whose draws come from `generator` alone; may reuse `image`'s memory."""
+    data: dict[str, Any] = {"image": image}
     with seeded(generator):
-        data = transform(**data)
-    return data["image"], data["segmentation"][0]
+        changed: Tensor = transform(**data)["image"]
+    return changed

@@ -1,5 +1,6 @@
 """Batches of augmented patches, made in background processes."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from voxelseg.errors import WorkerError
 from voxelseg.geometry import Shape
-from voxelseg.patches.augmentation import AugmentationConfig, augment, build_augmentation
+from voxelseg.patches.augmentation import (
+    AugmentationConfig,
+    apply_spatial,
+    change_intensities,
+    draw_spatial,
+    intensity_transform,
+)
 from voxelseg.patches.sampler import draw_place, draws_foreground, read_place, sample_generator
 from voxelseg.preprocess.store import StoredCase
 
@@ -35,34 +42,31 @@ class PatchDataset(Dataset[Batch]):
 
     def __init__(self, source: PatchSource) -> None:
         self.source = source
-        self.transform = build_augmentation(
-            source.augmentation,
-            source.patch_size,
-            mirror_axes=source.mirror_axes,
-            anisotropic=source.anisotropic,
-        )
+        self.transform = intensity_transform(source.augmentation, source.patch_size, anisotropic=source.anisotropic)
 
     def __getitem__(self, number: int) -> Batch:
         source = self.source
         generator = sample_generator(source.seed, number)
         foreground = draws_foreground(number, batch_size=source.batch_size, share=source.foreground_share)
         place = draw_place(source.cases, source.patch_size, foreground=foreground, generator=generator)
-        image, target = read_place(place, source.patch_size)
         if not source.augmentation.enabled:
+            image, target = read_place(place, source.patch_size)
             return torch.from_numpy(image), torch.from_numpy(target)
-        return augment(self.transform, image, target, generator)
-
-
-def _batches(first_sample: int, batch_size: int) -> Iterator[list[int]]:
-    while True:
-        yield list(range(first_sample, first_sample + batch_size))
-        first_sample += batch_size
+        change = draw_spatial(
+            source.augmentation, generator, mirror_axes=source.mirror_axes, anisotropic=source.anisotropic
+        )
+        image, target = read_place(place, source.patch_size, margin=change.margin(source.patch_size))
+        moved, moved_target = apply_spatial(
+            change, torch.from_numpy(image), torch.from_numpy(target), source.patch_size
+        )
+        return change_intensities(self.transform, moved, generator), moved_target
 
 
 def load_batches(source: PatchSource, *, first_sample: int, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
     """Endless batches (B, C, D, H, W) and (B, D, H, W), from sample `first_sample` on.
 
-    A failure in a worker raises WorkerError with the worker's own error.
+    The number of workers changes nothing, and no global random state is touched. A failure in a worker, or its death,
+    raises WorkerError with the worker's own error.
     """
     loader = DataLoader(
         PatchDataset(source),
@@ -71,13 +75,29 @@ def load_batches(source: PatchSource, *, first_sample: int, workers: int, pin_me
         pin_memory=pin_memory,
         prefetch_factor=3 if workers else None,
         multiprocessing_context="forkserver" if workers else None,
+        generator=torch.Generator(),  # else the loader draws a number from the global one
     )
     try:
         yield from loader
     except Exception as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise WorkerError(
-            f"a data loading worker failed: {str(error).strip().splitlines()[-1]}. If it was killed, the memory ran "
-            "out: use fewer workers (--set train.workers=0) or a smaller batch (--set plan.batch_size=2)."
-        ) from error
+        raise WorkerError(_worker_failure(error)) from error
+
+
+def _batches(first_sample: int, batch_size: int) -> Iterator[list[int]]:
+    while True:
+        yield list(range(first_sample, first_sample + batch_size))
+        first_sample += batch_size
+
+
+def _worker_failure(error: Exception) -> str:
+    """What to tell about an error that the loader passed on: the worker's message, or that it died."""
+    own = re.split(rf"^(?:\w+\.)*{type(error).__name__}: ", str(error), flags=re.MULTILINE)
+    if "Original Traceback" in own[0]:
+        return f"a process that loads patches failed: {own[-1].strip()}"
+    return (
+        f"a process that loads patches died ({str(error).splitlines()[0]}). Mostly the memory ran out: use fewer "
+        "processes (--set train.workers=0) or a smaller batch (--set plan.batch_size=1). In a script of your own, "
+        'start training under if __name__ == "__main__": only, since every process reads the script first.'
+    )

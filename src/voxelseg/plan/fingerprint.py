@@ -17,7 +17,7 @@ from voxelseg.errors import DataError
 from voxelseg.files import read_json, write_json
 from voxelseg.geometry import Spacing
 from voxelseg.io import read_channels, read_label
-from voxelseg.parallel import map_unordered
+from voxelseg.parallel import attempt, map_unordered, raise_together
 from voxelseg.volume import Volume
 
 SAMPLES_PER_CASE = 10_000
@@ -199,19 +199,22 @@ def compute_fingerprint(
     """Fingerprint of the training cases of `dataset`, measured in `workers` processes.
 
     `progress` is called with the number of cases done. The number of workers changes nothing. Raises DataError if there
-    is no case, or for a case that cannot be read or whose parts do not fit together.
+    is no case, or listing all cases that cannot be read or whose parts do not fit together.
     """
     if not dataset.cases:
         raise DataError(f"{dataset.root}: no training case with image and label map. Run `voxelseg check` to see why.")
     measured: dict[int, CaseFingerprint] = {}
     samples: dict[int, npt.NDArray[np.float32]] = {}
-    measure = partial(_measure, labels=dataset.labels, channels=len(dataset.channels))
-    for index, (one, sampled) in map_unordered(
-        measure, dataset.cases, workers=workers, name=lambda case: f"case {case.id}"
-    ):
-        measured[index], samples[index] = one, sampled
+    errors: list[DataError] = []
+    measure = partial(attempt, partial(_measure, labels=dataset.labels, channels=len(dataset.channels)))
+    for index, outcome in map_unordered(measure, dataset.cases, workers=workers, name=lambda case: f"case {case.id}"):
+        if isinstance(outcome, DataError):
+            errors.append(outcome)
+            continue
+        measured[index], samples[index] = outcome
         if progress is not None:
             progress(len(measured))
+    raise_together(errors, total=len(dataset.cases), verb="measured")
     cases = {case.id: measured[index] for index, case in enumerate(dataset.cases)}
     joined = np.concatenate([samples[index] for index in range(len(samples))], axis=1)
     return Fingerprint(

@@ -2,20 +2,20 @@
 
 Interpolation along one axis is linear in the voxel values, so it is a matrix; a volume is resampled by three matrix
 products. The matrices are those of spline interpolation between voxel centres with repeated borders, as in nnU-Net
-(skimage.transform.resize, mode "edge"), and give the same values about seven times faster.
+(skimage.transform.resize, mode "edge", no anti-aliasing), and give the same values more than twenty times faster.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from voxelseg.geometry import Shape
-
 Float = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int16]
 
 
 @lru_cache(maxsize=256)
@@ -24,57 +24,78 @@ def resampling_matrix(size: int, new_size: int, order: int) -> Float:
 
     Both lines cover the same length; positions beyond the outer voxel centres repeat the border voxel.
     """
-    if size == new_size:
-        return np.eye(size, dtype=np.float32)
-    scale = size / new_size
-    matrix: Float = ndimage.affine_transform(
-        np.eye(size),
-        (scale, 1.0),
-        offset=(0.5 * scale - 0.5, 0.0),
-        output_shape=(new_size, size),
-        order=order if size > 1 else 0,
-        mode="nearest",
-    ).astype(np.float32)
-    matrix.setflags(write=False)
+    positions = (np.arange(new_size) + 0.5) * size / new_size - 0.5
+    grid = np.meshgrid(positions, np.arange(size), indexing="ij")
+    values = ndimage.map_coordinates(np.eye(size), grid, order=order if size > 1 else 0, mode="nearest")
+    matrix: Float = values.astype(np.float32)
+    matrix.setflags(write=False)  # the cache hands out the same array again
     return matrix
 
 
+def orders_for(order: int, *, coarse_axis: int | None) -> tuple[int, int, int]:
+    """Spline order along D, H, W: nearest neighbour along a coarse axis, where in-between slices are guesswork."""
+    d, h, w = (0 if axis == coarse_axis else order for axis in range(3))
+    return (d, h, w)
+
+
 def resample(array: npt.NDArray[Any], shape: Sequence[int], orders: tuple[int, int, int]) -> Float:
-    """`array` (..., D, H, W) resampled to `shape` with a spline order for each axis; float32."""
+    """`array` (..., D, H, W) resampled to `shape` with a spline order for each axis; float32.
+
+    An array that has the shape and type already is returned as it is, without a copy.
+    """
+    return _product(array, _matrices(array.shape[-3:], shape, orders))
+
+
+def _matrices(shape: Sequence[int], new_shape: Sequence[int], orders: Sequence[int]) -> list[Float | None]:
+    """One matrix per axis, None along axes that stay as they are."""
+    return [
+        None if size == new_size else resampling_matrix(int(size), int(new_size), order)
+        for size, new_size, order in zip(shape, new_shape, orders, strict=True)
+    ]
+
+
+def _product(array: npt.NDArray[Any], matrices: Sequence[Float | None]) -> Float:
     result = array.astype(np.float32, copy=False)
-    lead = array.ndim - 3
+    given = [(matrix, array.ndim - 3 + axis) for axis, matrix in enumerate(matrices) if matrix is not None]
     # Shrinking axes first keeps the intermediate arrays small.
-    for axis in sorted(range(3), key=lambda axis: shape[axis] / array.shape[lead + axis]):
-        if result.shape[lead + axis] == shape[axis]:
-            continue
-        matrix = resampling_matrix(result.shape[lead + axis], int(shape[axis]), orders[axis])
-        moved = np.moveaxis(result, lead + axis, -2) if axis < 2 else result
-        product = matrix @ moved if axis < 2 else moved @ matrix.T
-        result = np.moveaxis(product, -2, lead + axis) if axis < 2 else product
-    return np.ascontiguousarray(result)
+    for matrix, axis in sorted(given, key=lambda one: one[0].shape[0] / one[0].shape[1]):
+        before, after = result.shape[:axis], result.shape[axis + 1 :]
+        if after:
+            result = matrix @ result.reshape(prod(before), matrix.shape[1], prod(after))
+        else:
+            result = result.reshape(prod(before), matrix.shape[1]) @ matrix.T
+        result = result.reshape(*before, matrix.shape[0], *after)
+    return result
 
 
-def orders_for(order: int, *, anisotropic: bool) -> tuple[int, int, int]:
-    """Spline order along D, H, W: nearest neighbour along an anisotropic D, where in-between slices are guesswork."""
-    return (0 if anisotropic else order, order, order)
+def resample_labels(label: Labels, shape: Sequence[int], *, coarse_axis: int | None) -> Labels:
+    """Label map (D, H, W) resampled to `shape`: each value is interpolated linearly and the strongest wins.
 
-
-def resample_labels(
-    label: npt.NDArray[Any], shape: Sequence[int], *, anisotropic: bool, values: Iterable[int] | None = None
-) -> npt.NDArray[Any]:
-    """Label map (D, H, W) resampled to `shape`: each class is interpolated linearly and the strongest wins.
-
-    Thin structures survive better than with nearest neighbour, and no value appears that was not there.
+    Ties go to the higher value, so that foreground wins against background. Thin structures survive better than with
+    nearest neighbour, and no value appears that was not there.
     """
     if tuple(shape) == label.shape:
-        return label.copy()
-    present = np.unique(label) if values is None else np.asarray(sorted(values))
-    target: Shape = (int(shape[0]), int(shape[1]), int(shape[2]))
-    best = np.full(target, -1.0, dtype=np.float32)
-    result = np.zeros(target, dtype=label.dtype)
-    for value in present:
-        share = resample(label == value, target, orders_for(1, anisotropic=anisotropic))
-        wins = share > best
-        best[wins] = share[wins]
-        result[wins] = value
+        return label
+    matrices = _matrices(label.shape, shape, orders_for(1, coarse_axis=coarse_axis))
+    lowest = int(label.min())
+    result = np.zeros(shape, dtype=np.int16)
+    strongest = np.zeros(shape, dtype=np.float32)
+    # Values are looked at inside their bounding boxes only: what lies outside gets nothing of them.
+    boxes = ndimage.find_objects(label - (lowest - 1))
+    for value, box in enumerate(boxes, start=lowest):
+        if box is None:
+            continue
+        columns = [None if m is None else m[:, part] for m, part in zip(matrices, box, strict=True)]
+        reached = [part if m is None else _nonzero_rows(m) for m, part in zip(columns, box, strict=True)]
+        rows = [None if m is None else m[part] for m, part in zip(columns, reached, strict=True)]
+        share = _product(label[box] == value, rows)
+        place = (reached[0], reached[1], reached[2])
+        wins = (share >= strongest[place]) & (share > 0)
+        np.copyto(strongest[place], share, where=wins)
+        np.copyto(result[place], np.int16(value), where=wins)
     return result
+
+
+def _nonzero_rows(matrix: Float) -> slice:
+    (rows,) = np.nonzero(matrix.any(axis=1))
+    return slice(int(rows[0]), int(rows[-1]) + 1) if rows.size else slice(0, 0)

@@ -12,7 +12,7 @@ from typing import Any
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.errors import DataError
-from voxelseg.files import read_json, sha256_of_json, write_json
+from voxelseg.files import make_folder, read_json, sha256_of_json, write_json
 from voxelseg.plan.fingerprint import Fingerprint, compute_fingerprint, read_fingerprint
 from voxelseg.plan.plan import Plan, read_plan
 from voxelseg.preprocess.store import StoredCase, store_dataset
@@ -43,8 +43,7 @@ class WorkFolder:
 
     def dataset(self) -> Dataset:
         """The data set that this folder was planned for."""
-        record = read_json(self.folder / "dataset.json", remedy="Run `voxelseg plan DATA --out WORK` first.")
-        return read_dataset(Path(record["path"]))
+        return read_dataset(Path(self._record()["path"]))
 
     def plan(self) -> Plan:
         """The plan, as written or as changed by hand since."""
@@ -55,21 +54,40 @@ class WorkFolder:
     ) -> Fingerprint:
         """Fingerprint of `dataset`, which lies at `data`: the stored one if no input file changed, else measured.
 
-        Raises DataError if the folder belongs to another data set.
+        A plan in the folder is removed if what it was made from changed. Raises DataError if the folder belongs to
+        another data set, VoxelsegError if it cannot be written.
         """
-        record_path = self.folder / "dataset.json"
+        make_folder(self.folder)
         record = {"path": str(data.resolve()), "inputs_sha256": _state_of_inputs(dataset)}
-        if record_path.is_file():
-            stored = read_json(record_path, remedy="Delete it and plan again.")
-            if stored["path"] != record["path"]:
-                raise DataError(f"{self.folder}: belongs to the data set {stored['path']}. Choose another folder.")
-            if stored == record and self.fingerprint_path.is_file():
-                return read_fingerprint(self.fingerprint_path)
+        known = self._record() if self._record_path.is_file() else {}
+        if known.get("path", record["path"]) != record["path"]:
+            raise DataError(f"{self.folder}: belongs to the data set {known['path']}. Choose another folder.")
+        before = self._known_fingerprint()
+        if before is not None and known == record:
+            return before
         fingerprint = compute_fingerprint(dataset, workers=workers, progress=progress)
-        fingerprint.write(self.fingerprint_path)
-        self.plan_path.unlink(missing_ok=True)
-        write_json(record_path, record)
+        if fingerprint != before:
+            self.plan_path.unlink(missing_ok=True)  # before the fingerprint: a stop in between must not keep the plan
+            fingerprint.write(self.fingerprint_path)
+        write_json(self._record_path, record)
         return fingerprint
+
+    @property
+    def _record_path(self) -> Path:
+        return self.folder / "dataset.json"
+
+    def _record(self) -> dict[str, Any]:
+        remedy = "Run `voxelseg plan DATA --out WORK` first."
+        record = read_json(self._record_path, remedy=remedy)
+        if not isinstance(record, dict) or "path" not in record:
+            raise DataError(f"{self._record_path}: does not say where the data set is. Delete it. {remedy}")
+        return record
+
+    def _known_fingerprint(self) -> Fingerprint | None:
+        try:
+            return read_fingerprint(self.fingerprint_path)
+        except DataError:  # missing, damaged or of an earlier version: it is measured again
+            return None
 
     def stored_cases(
         self, dataset: Dataset, plan: Plan, *, workers: int, progress: Progress | None = None
@@ -83,6 +101,9 @@ def _state_of_inputs(dataset: Dataset) -> str:
     for case in dataset.cases:
         for path in (*case.images, case.label):
             if path is not None:
-                found = path.stat()
+                try:
+                    found = path.stat()
+                except OSError as error:
+                    raise DataError(f"{path}: cannot be read ({error.strerror}). Restore the file.") from error
                 states.append([case.id, str(path), found.st_size, found.st_mtime_ns])
     return sha256_of_json(states)
