@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from voxelseg.ops import depthwise
 from voxelseg.ops.depthwise import (
     depthwise_conv,
     depthwise_conv_plain,
@@ -9,7 +10,7 @@ from voxelseg.ops.depthwise import (
     depthwise_conv_transpose_plain,
 )
 
-SIZES = [(4, 6, 8), (10, 12, 14), (2, 2, 2)]  # the second has enough voxels for weight gradients by planes
+SIZES = [(4, 6, 8), (10, 12, 14), (2, 2, 2)]
 
 
 def value_and_gradients(function, *inputs: Tensor) -> list[Tensor]:
@@ -32,6 +33,11 @@ def arguments(kernel_size: int, size: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
+@pytest.fixture(autouse=True, params=[0, 10**9], ids=["planes", "whole"])
+def both_forms_of_the_weight_gradient(request, monkeypatch):
+    monkeypatch.setattr(depthwise, "_MIN_VOXELS_FOR_PLANES", request.param)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
@@ -49,7 +55,7 @@ def test_transposed_convolution_agrees_with_its_plain_twin(kernel_size, size):
     assert_same(depthwise_conv_transpose, depthwise_conv_transpose_plain, *arguments(kernel_size, size))
 
 
-@pytest.mark.parametrize("size", [(5, 7, 9), (11, 13, 9)])
+@pytest.mark.parametrize("size", [(5, 7, 9), (11, 13, 9), (1, 1, 3)])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 def test_odd_sizes_are_strided_too(kernel_size, size):
     assert_same(

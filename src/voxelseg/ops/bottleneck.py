@@ -91,12 +91,13 @@ class _InvertedBottleneck(torch.autograd.Function):
         folded = expand_weight * norm_weight
         folded_bias = torch.addmv(expand_bias, expand_weight, norm_bias)
         out = rows.new_empty(*rows.shape[:2], compress_weight.shape[0])
-        for sample, tile in tiles(rows, hidden):
-            x_hat = torch.addcmul(shift[sample], rows[sample, tile], inverse_std[sample])
+        summands = out if residual is None else residual
+        for sample, (values, result, summand) in tiles(hidden, rows, out, summands):
+            x_hat = torch.addcmul(shift[sample], values, inverse_std[sample])
             expanded = F.gelu(torch.addmm(folded_bias, x_hat, folded.t()))
-            result = torch.addmm(compress_bias, expanded, compress_weight.t(), out=out[sample, tile])
+            torch.addmm(compress_bias, expanded, compress_weight.t(), out=result)
             if residual is not None:
-                result += residual[sample, tile]
+                result += summand
         ctx.save_for_backward(
             rows, norm_weight, norm_bias, expand_weight, folded, folded_bias, compress_weight, mean, inverse_std
         )
@@ -116,16 +117,15 @@ class _InvertedBottleneck(torch.autograd.Function):
         grad_compress = torch.zeros_like(compress_weight)
         grad_compress_bias = rows.new_zeros(compress_weight.shape[0])
         grad_rows = torch.empty_like(rows)  # holds the gradient of x_hat first
-        for sample, tile in tiles(rows, hidden):
-            grad_out = grad[sample, tile]
-            x_hat = torch.addcmul(shift[sample], rows[sample, tile], inverse_std[sample])
+        for sample, (values, grad_out, grad_values) in tiles(hidden, rows, grad, grad_rows):
+            x_hat = torch.addcmul(shift[sample], values, inverse_std[sample])
             pre_gelu = torch.addmm(folded_bias, x_hat, folded.t())
             grad_compress.addmm_(grad_out.t(), F.gelu(pre_gelu))
             grad_compress_bias += grad_out.sum(0)
             grad_pre_gelu = torch.ops.aten.gelu_backward(grad_out @ compress_weight, pre_gelu)
             grad_folded[sample].addmm_(grad_pre_gelu.t(), x_hat)
             grad_folded_bias[sample] += grad_pre_gelu.sum(0)
-            torch.mm(grad_pre_gelu, folded, out=grad_rows[sample, tile])
+            torch.mm(grad_pre_gelu, folded, out=grad_values)
 
         # The norm's backward needs, per sample and channel, the mean over the rows of the gradient of x_hat and of its
         # product with x_hat. Both follow from the gradients of the expansion, without another pass over the rows.
@@ -133,9 +133,8 @@ class _InvertedBottleneck(torch.autograd.Function):
         mean_product = (grad_folded * folded).sum(1) / num_rows
         slope = -mean_product * inverse_std.square()
         offset = -mean_grad * inverse_std - slope * mean
-        for sample, tile in tiles(rows, hidden):
-            correction = torch.addcmul(offset[sample], rows[sample, tile], slope[sample])
-            grad_rows[sample, tile].mul_(inverse_std[sample]).add_(correction)
+        for sample, (values, grad_values) in tiles(hidden, rows, grad_rows):
+            grad_values.mul_(inverse_std[sample]).add_(torch.addcmul(offset[sample], values, slope[sample]))
         grad_weight, grad_bias = grad_folded.sum(0), grad_folded_bias.sum(0)
         return (
             grad_rows,

@@ -6,9 +6,9 @@ forward convolution, the forward convolution whose kernel is as large as the vol
 convolution of width 3. The functions here write every gradient in terms of these:
 
 - input gradient: a forward convolution with the flipped kernel;
-- weight gradient, k = 3: a sum of 2-D weight gradients over planes, one per kernel plane;
+- weight gradient, k = 3: 2-D weight gradients over planes, one per kernel plane;
 - weight gradient otherwise: a forward convolution of the input with the output gradient as its kernel;
-- stride 2: both split the input into its eight phases (even and odd indices per axis), each of them stride 1.
+- stride 2: the same on the input's eight phases (even and odd indices per axis), which are of stride 1.
 
 `benchmarks/networks.py` measures them. Other devices and dtypes use PyTorch's own convolutions.
 """
@@ -138,9 +138,9 @@ def _adjoint(grad: Tensor, weight: Tensor, stride: int, size: torch.Size) -> Ten
 
 def _weight_gradient(x: Tensor, grad: Tensor, kernel: int, stride: int) -> Tensor:
     """Gradient (C, 1, k, k, k) of the kernel; `x` is the input, `grad` the output's gradient, both channels-last."""
+    if kernel == 3 and grad[0, 0].numel() >= _MIN_VOXELS_FOR_PLANES:
+        return _weight_gradient_by_planes(x, grad, stride)
     if stride == 1:
-        if kernel == 3 and x[0, 0].numel() >= _MIN_VOXELS_FOR_PLANES:
-            return _weight_gradient_by_planes(x, grad)
         reach = kernel // 2
         return _correlate(x, grad, [range(-reach, reach + 1)] * 3)
     result = x.new_zeros(x.shape[1], 1, kernel, kernel, kernel)
@@ -189,18 +189,20 @@ def _correlate(x: Tensor, grad: Tensor, shifts: Sequence[range]) -> Tensor:
     return total.unsqueeze(1)
 
 
-def _weight_gradient_by_planes(x: Tensor, grad: Tensor) -> Tensor:
-    """Kernel 3, stride 1: the planes of a sample are a batch, and each kernel plane one 2-D weight gradient."""
+def _weight_gradient_by_planes(x: Tensor, grad: Tensor, stride: int) -> Tensor:
+    """Kernel 3: the planes of a sample are a batch, and each kernel plane is one 2-D weight gradient."""
     channels, depth = x.shape[1:3]
     like = x.new_empty(channels, 1, 3, 3)
-    planes = []
-    for shift in (-1, 0, 1):
-        total = x.new_zeros(channels, 1, 3, 3)
+    result = x.new_zeros(channels, 1, 3, 3, 3)
+    for tap in range(3):
+        # Output plane m reads input plane stride * m + tap - 1, where there is one.
+        first = 1 if tap == 0 else 0
+        last = min((depth - tap) // stride, grad.shape[2] - 1)
+        read = slice(stride * first + tap - 1, stride * last + tap, stride)
         for sample, grad_sample in zip(x, grad, strict=True):
-            read = sample[:, max(shift, 0) : depth + min(shift, 0)].movedim(1, 0)
-            written = grad_sample[:, max(-shift, 0) : depth + min(-shift, 0)].movedim(1, 0)
-            total += torch.ops.aten.convolution_backward(
-                written, read, like, None, [1, 1], [1, 1], [1, 1], False, [0, 0], channels, [False, True, False]
+            planes, grad_planes = sample[:, read].movedim(1, 0), grad_sample[:, first : last + 1].movedim(1, 0)
+            strides, padding, dilation, wanted = [stride, stride], [1, 1], [1, 1], [False, True, False]
+            result[:, :, tap] += torch.ops.aten.convolution_backward(
+                grad_planes, planes, like, None, strides, padding, dilation, False, [0, 0], channels, wanted
             )[1]
-        planes.append(total)
-    return torch.stack(planes, dim=2)
+    return result

@@ -43,20 +43,19 @@ def as_rows(x: Tensor) -> Tensor:
     return x.movedim(1, -1).flatten(1, -2)
 
 
-def tiles(rows: Tensor, values_per_row: int) -> Iterator[tuple[int, slice]]:
-    """Sample and rows of tiles of about TILE_VALUES values each."""
+def tiles(values_per_row: int, *rows: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    """Sample number, and the views of each (B, N, C) tensor on the same rows; about TILE_VALUES values per tile."""
     length = max(TILE_VALUES // values_per_row, 1)
-    for sample in range(rows.shape[0]):
-        for start in range(0, rows.shape[1], length):
-            yield sample, slice(start, start + length)
+    for sample, whole in enumerate(zip(*rows, strict=True)):
+        for views in zip(*(tensor.split(length) for tensor in whole), strict=True):
+            yield sample, views
 
 
 def moments(rows: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Mean and inverse standard deviation (B, C) of rows (B, N, C); sums of tiles are added in double precision."""
     total = rows.new_zeros(rows.shape[0], rows.shape[2], dtype=torch.float64)
     squares = torch.zeros_like(total)
-    for sample, tile in tiles(rows, rows.shape[2]):
-        values = rows[sample, tile]
+    for sample, (values,) in tiles(rows.shape[2], rows):
         total[sample] += values.sum(0)
         squares[sample] += (values * values).sum(0)
     mean = total / rows.shape[1]
@@ -73,9 +72,9 @@ class _NormLeakyReLU(torch.autograd.Function):
         scale = inverse_std * weight
         shift = bias - mean * scale
         out = torch.empty_like(rows)
-        for sample, tile in tiles(rows, rows.shape[2]):
-            normed = torch.addcmul(shift[sample], rows[sample, tile], scale[sample], out=out[sample, tile])
-            F.leaky_relu(normed, slope, inplace=True)
+        for sample, (values, result) in tiles(rows.shape[2], rows, out):
+            torch.addcmul(shift[sample], values, scale[sample], out=result)
+            F.leaky_relu(result, slope, inplace=True)
         ctx.save_for_backward(rows, weight, mean, inverse_std, out)
         ctx.slope = slope  # type: ignore[attr-defined]
         return out
@@ -88,18 +87,17 @@ class _NormLeakyReLU(torch.autograd.Function):
         shift = -mean * inverse_std
         grad_normed = torch.empty_like(rows)
         sums, products = torch.zeros_like(mean), torch.zeros_like(mean)  # over rows: of the gradient, and times x_hat
-        for sample, tile in tiles(rows, rows.shape[2]):
+        for sample, (values, result, grad_result, piece) in tiles(rows.shape[2], rows, out, grad, grad_normed):
             # The output has the sign of the normalised value, so it serves as the leaky ReLU's own input.
-            piece = torch.ops.aten.leaky_relu_backward(grad[sample, tile], out[sample, tile], ctx.slope, True)
-            grad_normed[sample, tile] = piece
+            torch.ops.aten.leaky_relu_backward(grad_result, result, ctx.slope, True, grad_input=piece)
             sums[sample] += piece.sum(0)
-            products[sample] += piece.mul_(torch.addcmul(shift[sample], rows[sample, tile], inverse_std[sample])).sum(0)
+            x_hat = torch.addcmul(shift[sample], values, inverse_std[sample])
+            products[sample] += x_hat.mul_(piece).sum(0)
         scale = inverse_std * weight
         slope = -scale * inverse_std * products / rows.shape[1]
         offset = -scale * sums / rows.shape[1] - slope * mean
-        for sample, tile in tiles(rows, rows.shape[2]):
-            correction = torch.addcmul(offset[sample], rows[sample, tile], slope[sample])
-            grad_normed[sample, tile].mul_(scale[sample]).add_(correction)
+        for sample, (values, piece) in tiles(rows.shape[2], rows, grad_normed):
+            piece.mul_(scale[sample]).add_(torch.addcmul(offset[sample], values, slope[sample]))
         return grad_normed, products.sum(0), sums.sum(0), None, None
 
 
