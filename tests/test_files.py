@@ -85,6 +85,22 @@ def test_json_turns_nan_and_infinity_into_null(tmp_path: Path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"dice": [0.5, None], "hd95": [None, "x"]}
 
 
+def test_json_breaks_only_what_does_not_fit_in_a_line(tmp_path: Path):
+    value = {"patch": [40, 56, 40], "cases": [{"id": "a" * 60, "fold": 0}, {"id": "b" * 60, "fold": 1}], "notes": []}
+    write_json(tmp_path / "a.json", value)
+    assert (tmp_path / "a.json").read_text().splitlines() == [
+        "{",
+        '  "patch": [40, 56, 40],',
+        '  "cases": [',
+        f'    {{"id": "{"a" * 60}", "fold": 0}},',
+        f'    {{"id": "{"b" * 60}", "fold": 1}}',
+        "  ],",
+        '  "notes": []',
+        "}",
+    ]
+    assert read_json(tmp_path / "a.json") == value
+
+
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00"], ids=["cut", "empty", "binary"])
 def test_damaged_json_is_an_error_that_names_file_and_remedy(tmp_path: Path, content: bytes):
     (tmp_path / "plan.json").write_bytes(content)

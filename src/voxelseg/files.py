@@ -13,6 +13,7 @@ from typing import Any
 from voxelseg.errors import DataError, VoxelsegError
 
 TEMPORARY_PREFIX = ".partial-"
+MAX_JSON_LINE = 100
 
 
 def write_error(path: Path, error: Exception) -> VoxelsegError:
@@ -72,8 +73,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON to `path` atomically; NaN and infinity become null, since JSON has neither."""
-    write_text(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+    """Write `value` as JSON for people to `path` atomically: what fits in a line is not broken.
+
+    NaN and infinity become null, since JSON has neither.
+    """
+    write_text(path, _readable(_finite(value), indent="") + "\n")
+
+
+def _readable(value: Any, *, indent: str) -> str:
+    """JSON text in which the outermost object or list, and each that does not fit in a line, is spread over several."""
+    line = json.dumps(value, allow_nan=False)
+    if not isinstance(value, dict | list) or not value or (indent and len(indent) + len(line) <= MAX_JSON_LINE):
+        return line
+    inner = indent + "  "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(str(key))}: {_readable(item, indent=inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(inner + item for item in items) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(inner + _readable(item, indent=inner) for item in value) + f"\n{indent}]"
 
 
 def append_json_line(path: Path, value: Any) -> None:
