@@ -29,7 +29,7 @@ def assert_same(inputs: list[Tensor | None], tolerance: float = 1e-5) -> None:
         torch.testing.assert_close(a.double(), b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
 
 
-@pytest.mark.parametrize("tile_values", [60, 12 * 17, 2**18])  # 5 rows, 17 rows (not a divisor of 90), all rows
+@pytest.mark.parametrize("tile_values", [60, 12 * 17, 2**19])  # 5 rows, 17 rows (not a divisor of 90), all rows
 @pytest.mark.parametrize("out_channels", [4, 7])
 @pytest.mark.parametrize("residual", [True, False])
 def test_fast_form_agrees_with_its_plain_twin_for_any_tile(monkeypatch, tile_values, out_channels, residual):

@@ -1,6 +1,6 @@
 import torch
 
-from voxelseg.ops.dispatch import fast_on_cpu
+from voxelseg.ops.dispatch import fast_on_cpu, plain_forms, plain_forms_wanted
 
 
 def test_fast_forms_are_for_float32_volumes_on_the_cpu_alone():
@@ -12,3 +12,12 @@ def test_fast_forms_are_for_float32_volumes_on_the_cpu_alone():
     assert not fast_on_cpu(volume.to("meta"))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert not fast_on_cpu(volume)
+
+
+def test_plain_forms_are_in_force_until_the_end_of_the_block():
+    volume = torch.zeros(1, 1, 2, 2, 2)
+    with plain_forms():
+        assert plain_forms_wanted()
+        assert not fast_on_cpu(volume)
+    assert not plain_forms_wanted()
+    assert fast_on_cpu(volume)

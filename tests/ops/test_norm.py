@@ -31,7 +31,7 @@ def test_global_response_norm_scales_by_the_relative_strength_of_a_channel():
     assert torch.equal(global_response_norm(x, zeros, zeros), x)
 
 
-@pytest.mark.parametrize("tile_values", [12, 2**18])  # 4 rows of the 60, all rows
+@pytest.mark.parametrize("tile_values", [12, 2**19])  # 4 rows of the 60, all rows
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
 def test_norm_with_leaky_relu_agrees_with_its_plain_twin(monkeypatch, tile_values, memory_format):
     monkeypatch.setattr(norm, "TILE_VALUES", tile_values)

@@ -10,7 +10,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from voxelseg.ops.dispatch import fast_on_cpu
 
-TILE_VALUES = 2**18  # values per tile: 1 MB stays in the second-level caches of two cores
+TILE_VALUES = 2**19  # values per tile: 2 MB stay in the caches of two cores, and the threads meet seldom
 
 
 def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, *, eps: float) -> Tensor:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from voxelseg.ops.dispatch import plain_forms_wanted
+
 
 def add_upsampled_plain(skip: Tensor, branch: Tensor, residual: Tensor | None) -> Tensor:
     """Slow twin of `add_upsampled`: zero-pads and spreads both summands to the size of the skip, as the authors do."""
@@ -22,8 +24,10 @@ def add_upsampled(skip: Tensor, branch: Tensor, residual: Tensor | None) -> Tens
     """`skip` with `branch` added from index 1 on, and `residual` at every odd index, of each spatial axis.
 
     skip (B, C, 2D, 2H, 2W), branch (B, C, 2D-1, 2H-1, 2W-1), residual (B, C, D, H, W); or the same in 2-D. Writes the
-    sum once instead of making two padded tensors.
+    sum once instead of making two padded tensors, on any device; compilers and exporters get the plain form.
     """
+    if plain_forms_wanted():
+        return add_upsampled_plain(skip, branch, residual)
     out: Tensor = _AddUpsampled.apply(skip, branch, residual)  # type: ignore[no-untyped-call]
     return out
 
