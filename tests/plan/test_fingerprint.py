@@ -1,0 +1,152 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from voxelseg.data.labels import parse_labels
+from voxelseg.errors import DataError
+from voxelseg.plan.fingerprint import (
+    SAMPLES_PER_CASE,
+    check_intensities,
+    compute_fingerprint,
+    nonzero_box,
+    read_fingerprint,
+)
+
+SHAPE = (4, 6, 8)
+
+
+def image_and_label(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise that is 0 outside D 1..3, H 0..6, W 2..8; liver of two voxels, spleen of one."""
+    image = np.zeros((1, *SHAPE), np.float32)
+    image[0, 1:3, :, 2:] = np.random.default_rng(seed).uniform(1, 9, (2, 6, 6))
+    label = np.zeros(SHAPE, np.uint8)
+    label[1, 2, 3] = label[1, 2, 5] = 1
+    label[2, 5, 7] = 2
+    return image, label
+
+
+def test_one_case_measured_by_hand(write_set):
+    image, label = image_and_label()
+    image[0, 1, 2, 3], image[0, 1, 2, 5], image[0, 2, 5, 7] = 2, 4, 9
+    found = compute_fingerprint(write_set((image, label)))
+    case = found.cases["case_0"]
+    assert (case.shape, case.nonzero_shape) == (SHAPE, (2, 6, 6))
+    assert case.spacing_mm == pytest.approx((3.0, 2.0, 1.5))
+    assert case.class_volumes_ml == pytest.approx({"liver": 0.018, "spleen": 0.009})  # voxels of 9 mm^3
+    assert case.class_centroids_mm == {"liver": (3.0, 4.0, 6.0), "spleen": (6.0, 10.0, 10.5)}
+    assert case.class_spreads_mm == {"liver": (0.0, 0.0, 1.5), "spleen": (0.0, 0.0, 0.0)}
+    (seen,) = found.intensities
+    assert (seen.minimum, seen.median, seen.maximum, seen.mean) == (2, 4, 9, 5)
+    assert seen.std == pytest.approx(np.sqrt((9 + 1 + 16) / 3))
+    assert seen.percentile_00_5 == pytest.approx(2.02)  # 0.5 % of the way over 2 steps: 0.01 of the step of 2
+    assert seen.percentile_99_5 == pytest.approx(8.95)
+
+
+def test_classes_that_are_missing_have_no_place_and_no_volume(write_set):
+    image, label = image_and_label()
+    label[label == 2] = 0
+    case = compute_fingerprint(write_set((image, label))).cases["case_0"]
+    assert case.class_volumes_ml["spleen"] == 0
+    assert "spleen" not in case.class_centroids_mm
+    assert "spleen" not in case.class_spreads_mm
+
+
+def test_regions_join_their_values_and_ignore_is_left_out(write_set):
+    image, label = image_and_label()
+    label[0, 0, 0] = 3
+    image[0, 0, 0, 0] = 1000
+    scheme = parse_labels({"background": 0, "both": [1, 2], "spleen": 2, "ignore": 3}, regions_class_order=[1, 2])
+    found = compute_fingerprint(write_set((image, label), labels=scheme))
+    case = found.cases["case_0"]
+    assert case.class_volumes_ml == pytest.approx({"both": 0.027, "spleen": 0.009})
+    assert case.class_centroids_mm["both"] == pytest.approx((4.0, 6.0, 7.5))  # mean of voxels W 3, 5, 7 is 5
+    assert found.intensities[0].maximum < 10
+
+
+def test_a_set_without_any_foreground_has_neutral_statistics(write_set):
+    image, label = image_and_label()
+    (seen,) = compute_fingerprint(write_set((image, label * 0))).intensities
+    assert (seen.mean, seen.std) == (0, 1)
+
+
+def test_workers_change_nothing_and_cases_weigh_the_same(write_set):
+    big = np.random.default_rng(0).normal(0, 1, (1, 30, 30, 30)).astype(np.float32)
+    small = np.full((1, 22, 22, 22), 100, np.float32)
+    ones = [(array, np.ones(array.shape[1:], np.uint8)) for array in (big, small, big + 1)]
+    dataset = write_set(*ones)
+    serial = compute_fingerprint(dataset)
+    assert serial == compute_fingerprint(dataset, workers=2)
+    assert SAMPLES_PER_CASE < 22**3
+    assert serial.intensities[0].mean == pytest.approx((0 + 100 + 1) / 3, abs=0.05)
+
+
+def test_progress_counts_cases(write_set):
+    seen: list[int] = []
+    compute_fingerprint(write_set(image_and_label(), image_and_label(1)), progress=seen.append)
+    assert seen == [1, 2]
+
+
+def test_json_is_read_back_equal(write_set, tmp_path):
+    found = compute_fingerprint(write_set(image_and_label()))
+    found.write(tmp_path / "fingerprint.json")
+    assert read_fingerprint(tmp_path / "fingerprint.json") == found
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"channels": ["MRI"], "extra": 1}', "{"])
+def test_a_fingerprint_that_is_none_is_an_error(tmp_path, content):
+    (tmp_path / "fingerprint.json").write_text(content)
+    with pytest.raises(DataError, match=r"fingerprint.json: .*Delete it and run `voxelseg plan` again"):
+        read_fingerprint(tmp_path / "fingerprint.json")
+
+
+def test_all_bad_cases_are_listed_together(write_set):
+    image, label = image_and_label()
+    broken, infinite = image.copy(), image.copy()
+    broken[0, 1, 1, 3], infinite[0, 1, 1, 3] = np.nan, np.inf
+    dataset = write_set((image, label), (broken, label), (infinite, label), (image, label[:3]))
+    with pytest.raises(DataError) as caught:
+        compute_fingerprint(dataset)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "3 of 4 cases could not be measured:"
+    assert "case_1: the scan holds NaN or infinite voxels" in lines[1]
+    assert "case_2: the scan holds NaN or infinite voxels" in lines[2]
+    assert "case_3: image (C, D, H, W) = (1, 4, 6, 8), label map (D, H, W) = (3, 6, 8)" in lines[3]
+
+
+def test_a_wrong_number_of_channels_is_an_error(write_set):
+    with pytest.raises(DataError, match=r"expected 2 channel\(s\) and equal sizes"):
+        compute_fingerprint(write_set(image_and_label(), channels=2))
+
+
+def test_no_case_and_no_label_are_errors(write_set):
+    dataset = write_set(image_and_label())
+    with pytest.raises(DataError, match="no training case"):
+        compute_fingerprint(dataclasses.replace(dataset, cases=()))
+    unlabelled = dataclasses.replace(dataset.cases[0], label=None)
+    with pytest.raises(DataError, match="case_0: has no label map"):
+        compute_fingerprint(dataclasses.replace(dataset, cases=(unlabelled,)))
+
+
+def test_nonzero_box_joins_the_channels():
+    image = np.zeros((2, 5, 6, 7), np.int16)
+    image[0, 1, 2, 3] = -4
+    image[1, 3, 2, 5] = 1
+    assert nonzero_box(image) == (slice(1, 4), slice(2, 3), slice(3, 6))
+    assert nonzero_box(image * 0) == (slice(0, 5), slice(0, 6), slice(0, 7))
+
+
+def test_integers_need_no_check_for_numbers():
+    check_intensities(np.zeros((1, 2, 3, 4), np.int16))
+
+
+def test_real_sets_give_json_that_a_person_can_read(shared_data, tmp_path):
+    from voxelseg.data import read_dataset
+
+    dataset = read_dataset(shared_data / "Dataset015_BraTS")
+    found = compute_fingerprint(dataset)
+    found.write(tmp_path / "fingerprint.json")
+    text = (tmp_path / "fingerprint.json").read_text()
+    assert json.loads(text)["channels"] == ["FLAIR", "T1c"]
+    assert '"shape": [155, 240, 240]' in text
