@@ -1,0 +1,425 @@
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+
+from voxelseg.errors import CheckpointError, ConfigError, StoppedError, VoxelsegError
+from voxelseg.patches.augmentation import AugmentationConfig
+from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop import BUDGET_EPOCHS, SAVE_EVERY_S, STATE_FILE, training_precision
+
+
+def events(folder, kind=None):
+    found = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [one for one in found if kind in (None, one["event"])]
+
+
+def weights_of(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.result.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Clock:
+    """Seconds that pass only when the network runs: `step` of them in training, `validation` in validation."""
+
+    def __init__(self, *, step=1.0, validation=0.0):
+        self.now = 1000.0
+        self.step = step
+        self.validation = validation
+
+    def __call__(self):
+        return self.now
+
+    def watch(self, trainer):
+        trainer.model.register_forward_hook(lambda *_: self.advance(trainer.model.training))
+        return trainer
+
+    def advance(self, training):
+        self.now += self.step if training else self.validation
+
+
+# ---------------------------------------------------------------------------------------------------------- epochs
+
+
+def test_epochs_mode_takes_exactly_that_many_steps_and_logs_every_epoch(prepared, tmp_path):
+    seen = []
+    trainer = prepared.trainer(tmp_path, epochs=3, steps_per_epoch=2, on_progress=seen.append)
+    trainer.fit()
+    assert trainer.finished
+    assert trainer.counters.step == 6
+    assert [state.share for state in seen] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1.0])
+    assert [one["event"] for one in events(tmp_path)] == ["start", "epoch", "epoch", "epoch", "end"]
+    assert [(one["epoch"], one["step"]) for one in events(tmp_path, "epoch")] == [(0, 2), (1, 4), (2, 6)]
+    last = events(tmp_path, "epoch")[-1]
+    assert set(last["validation_dice"]) == {"ball", "rod"}
+    assert last["lr"] == pytest.approx(1e-3 * (1 / 6) ** 0.9)  # the last of 6 steps begins with 5 done
+
+
+def test_the_same_training_twice_gives_the_same_bits(prepared, tmp_path):
+    trainers = [
+        prepared.trainer(tmp_path / name, augmentation=AugmentationConfig(), unet=prepared.unet()) for name in "ab"
+    ]
+    for trainer in trainers:
+        trainer.fit()
+    assert same(*map(weights_of, trainers))
+
+
+def test_loss_falls_when_one_patch_is_seen_again_and_again(prepared, tmp_path):
+    trainer = prepared.trainer(
+        tmp_path, epochs=1, steps_per_epoch=30, lr=1e-2, schedule="constant", unet=prepared.unet()
+    )
+    place = trainer.validation.places[0]
+    trainer.source = trainer.source.__class__(**{**vars(trainer.source), "cases": [place.case]})
+    losses = []
+    trainer.on_progress = lambda state: losses.append(state.loss)
+    trainer.fit()
+    assert sum(losses[-5:]) / 5 < losses[0] - 0.3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "sgd", "lr": 1e-2},
+        {"ema": 0.9},
+        {"schedule": "plateau", "plateau_patience": 1},
+        {"schedule": "cosine", "warmup": 0.3},
+        {"gradient_clip": 0.0},
+        {"precision": "bf16"},
+        {"batch_dice": True},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_each_setting_changes_the_weights_and_continues_bit_for_bit(prepared, tmp_path, settings):
+    plain = prepared.trainer(tmp_path / "plain", optimizer="adamw", gradient_clip=0.01)
+    plain.fit()
+    settings = {"gradient_clip": 0.01, **settings}
+    whole = prepared.trainer(tmp_path / "whole", **settings)
+    whole.fit()
+    assert not same(weights_of(plain), weights_of(whole))
+    first = prepared.trainer(tmp_path / "parts", **settings)
+    first.on_progress = lambda state: os.kill(os.getpid(), signal.SIGINT) if state.step == 1 else None
+    with pytest.raises(StoppedError):
+        first.fit()
+    second = prepared.trainer(tmp_path / "parts", **settings)
+    assert second.load_state()
+    second.fit()
+    assert same(weights_of(whole), weights_of(second))
+
+
+def test_lower_resolutions_are_trained_only_with_deep_supervision(prepared, tmp_path):
+    def moved_heads(deep_supervision):
+        unet = prepared.unet()
+        unet.deep_supervision = deep_supervision
+        before = [head.weight.detach().clone() for head in unet.heads]
+        prepared.trainer(tmp_path, epochs=1, steps_per_epoch=1, unet=unet).fit()
+        return [not torch.equal(head.weight, first) for head, first in zip(unet.heads, before, strict=True)]
+
+    assert moved_heads(True) == [True, True]
+    (tmp_path / "log.jsonl").unlink()
+    assert moved_heads(False) == [True, False]
+
+
+def test_nesterov_momentum_is_used_where_there_is_momentum(prepared, tmp_path):
+    with_momentum = prepared.trainer(tmp_path, optimizer="sgd").optimizer.param_groups[0]
+    without = prepared.trainer(tmp_path, optimizer="sgd", momentum=0).optimizer.param_groups[0]
+    assert (with_momentum["momentum"], with_momentum["nesterov"], without["nesterov"]) == (0.99, True, False)
+
+
+def test_gradients_are_clipped_to_the_norm_and_small_ones_are_left(prepared, tmp_path):
+    def norm_after_a_step(clip):
+        trainer = prepared.trainer(tmp_path, epochs=1, steps_per_epoch=1, gradient_clip=clip)
+        trainer.fit()
+        gradients = [parameter.grad for parameter in trainer.model.parameters() if parameter.grad is not None]
+        return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(one) for one in gradients])))
+
+    free = norm_after_a_step(0.0)
+    assert norm_after_a_step(1e6) == free
+    assert norm_after_a_step(free / 10) == pytest.approx(free / 10, rel=1e-3)
+
+
+def test_the_average_follows_the_weights_with_the_decay(prepared, tmp_path):
+    trainer = prepared.trainer(tmp_path, ema=0.5, epochs=1, steps_per_epoch=1)
+    before = weights_of(trainer)
+    trainer.fit()
+    # Decay min(0.5, 1 / 10) in the first step: nine tenths of the way to the new weights.
+    for name, now in trainer.model.state_dict().items():
+        torch.testing.assert_close(weights_of(trainer)[name], 0.1 * before[name] + 0.9 * now)
+    assert trainer.result is not trainer.model
+
+
+# ------------------------------------------------------------------------------------------------------ continuing
+
+
+def test_ctrl_c_saves_the_state_and_the_same_bits_come_out_afterwards(prepared, tmp_path):
+    whole = prepared.trainer(tmp_path / "whole", augmentation=AugmentationConfig())
+    whole.fit()
+    for stop_after in (2, 3):  # at the end of an epoch and within one
+        folder = tmp_path / f"stopped_{stop_after}"
+        first = prepared.trainer(folder, augmentation=AugmentationConfig())
+        first.on_progress = lambda state, at=stop_after: (
+            os.kill(os.getpid(), signal.SIGINT) if state.step == at - 1 else None
+        )
+        with pytest.raises(StoppedError, match="The same command continues"):
+            first.fit()
+        assert first.counters.step == stop_after
+        second = prepared.trainer(folder, augmentation=AugmentationConfig())
+        assert second.load_state()
+        second.fit()
+        assert same(weights_of(whole), weights_of(second))
+        losses = [[one["loss"] for one in events(where, "epoch")] for where in (tmp_path / "whole", folder)]
+        assert losses[0] == losses[1]
+        kinds = [one["event"] for one in events(folder)]
+        assert (kinds.count("stop"), kinds.count("resume"), kinds.count("epoch"), kinds[-1]) == (1, 1, 3, "end")
+
+
+def test_ctrl_c_works_again_after_training(prepared, tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    prepared.trainer(tmp_path).fit()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_a_killed_run_logged_after_its_last_state_is_dropped(prepared, tmp_path):
+    whole = prepared.trainer(tmp_path / "whole")
+    whole.fit()
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(state):
+        if state.step == 4:
+            raise KilledError
+
+    folder = tmp_path / "killed"
+    first = prepared.trainer(folder, on_progress=kill)
+    with pytest.raises(KilledError):
+        first.fit()
+    first.log.write("epoch", epoch=2, step=6, loss=9.9)  # logged, but killed before the state was written
+    second = prepared.trainer(folder)
+    second.load_state()
+    second.fit()
+    assert same(weights_of(whole), weights_of(second))
+    assert [one["epoch"] for one in events(folder, "epoch")] == [0, 1, 2]
+    assert events(folder, "epoch")[-1]["loss"] != 9.9
+
+
+def test_a_log_without_any_state_begins_anew(prepared, tmp_path):
+    trainer = prepared.trainer(tmp_path, epochs=1)
+    trainer.log.write("epoch", epoch=0, loss=9.9)
+    assert not trainer.load_state()
+    trainer.fit()
+    assert [one["epoch"] for one in events(tmp_path, "epoch")] == [0]
+
+
+def test_a_finished_training_takes_no_further_step(prepared, tmp_path):
+    trainer = prepared.trainer(tmp_path, epochs=1)
+    trainer.fit()
+    again = prepared.trainer(tmp_path, epochs=1)
+    again.load_state()
+    again.fit()
+    assert again.counters.step == trainer.counters.step
+    assert [one["event"] for one in events(tmp_path)].count("end") == 1
+
+
+def test_long_epochs_are_saved_in_between(prepared, tmp_path):
+    clock = Clock(step=SAVE_EVERY_S / 2 + 1)
+    trainer = clock.watch(prepared.trainer(tmp_path, epochs=1, steps_per_epoch=5, clock=clock))
+    saved = []
+    save, trainer.save_state = trainer.save_state, lambda: (saved.append(trainer.counters.step), save())
+    trainer.fit()
+    assert saved == [2, 4, 5]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "overwritten", "other network"])
+def test_a_state_that_does_not_fit_is_refused_with_the_remedy(prepared, tmp_path, damage):
+    trainer = prepared.trainer(tmp_path, epochs=1)
+    trainer.fit()
+    path = tmp_path / STATE_FILE
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "overwritten":
+        path.write_bytes(b"not a state")
+    else:
+        torch.save({"model": {"weight": torch.zeros(1)}}, path)
+    with pytest.raises(CheckpointError, match=r"training_state.pt: damaged, or of another model.*Delete"):
+        prepared.trainer(tmp_path, epochs=1).load_state()
+
+
+def test_the_state_holds_no_code(prepared, tmp_path):
+    trainer = prepared.trainer(tmp_path, epochs=1, ema=0.5)
+    trainer.fit()
+    assert torch.load(tmp_path / STATE_FILE, weights_only=True)["counters"]["step"] == 2
+
+
+def test_a_full_disk_is_reported_and_the_old_state_kept(prepared, tmp_path, monkeypatch):
+    trainer = prepared.trainer(tmp_path, epochs=1)
+    trainer.fit()
+    before = (tmp_path / STATE_FILE).read_bytes()
+
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(VoxelsegError, match=r"cannot be written .* free disk space"):
+        trainer.save_state()
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", STATE_FILE]
+
+
+# ------------------------------------------------------------------------------------------------------------ time
+
+
+def test_a_budget_is_kept_validation_included_and_ends_annealed(prepared, tmp_path):
+    clock = Clock(step=1.0, validation=0.5)
+    trainer = clock.watch(prepared.trainer(tmp_path, budget_s=100.0, epochs=1, steps_per_epoch=1, clock=clock))
+    trainer.fit()
+    assert trainer.finished
+    assert 98.0 <= clock.now - 1000.0 <= 100.0
+    assert trainer.counters.elapsed_s == clock.now - 1000.0
+    logged = events(tmp_path, "epoch")
+    assert logged[-1]["lr"] < 0.04 * 1e-3
+    assert logged[-1]["validation_dice"] is not None
+    assert logged[-1]["epoch"] == BUDGET_EPOCHS - 1
+    # Validation of 2 patches takes 1 s: after the first one it is skipped while it has taken more than 3 %.
+    validated = [one["elapsed_s"] for one in logged if one["validation_dice"] is not None]
+    assert len(validated) <= 5
+    rates = [one["lr"] for one in logged]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_the_rate_follows_time_when_steps_slow_down(prepared, tmp_path):
+    clock = Clock(step=1.0)
+    trainer = clock.watch(
+        prepared.trainer(tmp_path, budget_s=100.0, schedule="poly", poly_power=1.0, validation_patches=0, clock=clock)
+    )
+    rates = {}
+
+    def slow_down(state):
+        rates[state.elapsed_s] = trainer.optimizer.param_groups[0]["lr"]
+        if state.elapsed_s == 50.0:
+            clock.step = 10.0
+
+    trainer.on_progress = slow_down
+    trainer.fit()
+    assert rates[50.0] == pytest.approx(1e-3 * (1 - 0.49))  # the step that ended at 50 s began at 49 s
+    assert rates[60.0] == pytest.approx(1e-3 * (1 - 0.50))
+    assert rates[100.0] == pytest.approx(1e-3 * (1 - 0.90))
+    assert clock.now == 1100.0
+
+
+def test_waiting_for_the_first_batch_counts_as_time_but_not_as_a_step(prepared, tmp_path, monkeypatch):
+    clock = Clock(step=1.0)
+    trainer = clock.watch(prepared.trainer(tmp_path, budget_s=100.0, validation_patches=0, clock=clock))
+    from voxelseg.train import loop
+
+    def slowly_starting(*arguments, **options):
+        batches = original(*arguments, **options)
+        clock.now += 40.0
+        yield from batches
+
+    original = loop.load_batches
+    monkeypatch.setattr(loop, "load_batches", slowly_starting)
+    trainer.fit()
+    assert trainer.counters.step == 60  # 40 s of waiting, 60 steps of 1 s, and none that does not fit
+
+
+def test_a_step_that_waits_for_its_batch_is_as_long_as_both(prepared, tmp_path, monkeypatch):
+    clock = Clock(step=1.0)
+    trainer = clock.watch(prepared.trainer(tmp_path, budget_s=100.0, validation_patches=0, clock=clock))
+    from voxelseg.train import loop
+
+    def slow(*arguments, **options):
+        for batch in original(*arguments, **options):
+            clock.now += 6.0
+            yield batch
+
+    original = loop.load_batches
+    monkeypatch.setattr(loop, "load_batches", slow)
+    trainer.fit()
+    assert trainer.counters.step == 14  # of 7 s
+    assert clock.now - 1000.0 == 98.0
+
+
+def test_a_budget_goes_on_where_it_was_stopped(prepared, tmp_path):
+    clock = Clock(step=1.0)
+    first = clock.watch(prepared.trainer(tmp_path, budget_s=60.0, validation_patches=0, clock=clock))
+    first.on_progress = lambda state: os.kill(os.getpid(), signal.SIGINT) if state.step == 20 else None
+    with pytest.raises(StoppedError):
+        first.fit()
+    clock.now += 5000.0  # the night in between
+    second = clock.watch(prepared.trainer(tmp_path, budget_s=60.0, validation_patches=0, clock=clock))
+    second.load_state()
+    assert second.counters.elapsed_s == 21.0
+    second.fit()
+    assert second.counters.step == 60
+
+
+def test_steps_longer_than_an_epoch_of_the_budget_end_several_at_once(prepared, tmp_path):
+    clock = Clock(step=30.0)
+    trainer = clock.watch(prepared.trainer(tmp_path, budget_s=100.0, validation_patches=0, clock=clock))
+    trainer.fit()
+    assert trainer.counters.step == 3
+    assert [one["epoch"] for one in events(tmp_path, "epoch")] == [0, 15, 30]
+
+
+def test_time_left_is_told_for_budgets_and_for_epochs(prepared, tmp_path):
+    for settings, expected in (
+        ({"budget_s": 10.0}, [9.0, 8.0]),
+        ({"epochs": 2, "steps_per_epoch": 5}, [9.0, 8.0]),
+    ):
+        clock, left = Clock(step=1.0), []
+        trainer = prepared.trainer(tmp_path / str(len(settings)), validation_patches=0, clock=clock, **settings)
+        trainer.on_progress = lambda state, left=left: left.append(state.left_s)
+        clock.watch(trainer).fit()
+        assert left[:2] == pytest.approx(expected)
+        assert left[-1] == 0.0
+
+
+# --------------------------------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("where", ["loss", "gradients"])
+def test_a_training_that_diverges_stops_with_the_reason_and_keeps_the_last_good_state(prepared, tmp_path, where):
+    trainer = prepared.trainer(tmp_path, epochs=3, steps_per_epoch=2)
+
+    def spoil(state):
+        if state.step == 3:
+            parameter = next(trainer.model.parameters())
+            if where == "loss":
+                parameter.data.fill_(math.nan)
+            else:
+                parameter.register_hook(lambda gradient: gradient * math.inf)
+
+    trainer.on_progress = spoil
+    reason = "loss became nan in step 4" if where == "loss" else "gradients' norm became (nan|inf) in step 4"
+    with pytest.raises(VoxelsegError, match=rf"{reason}; the last good state is kept.*another --out.*train\.lr"):
+        trainer.fit()
+    again = prepared.trainer(tmp_path, epochs=3, steps_per_epoch=2)
+    again.load_state()
+    assert again.counters.step == 2
+    assert all(bool(tensor.isfinite().all()) for tensor in again.model.state_dict().values())
+
+
+def test_half_precision_is_used_where_the_device_has_it():
+    cpu = torch.device("cpu")
+    assert training_precision(TrainConfig(), cpu) == torch.float32
+    assert training_precision(TrainConfig(precision="bf16"), cpu) == torch.bfloat16
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        training_precision(TrainConfig(precision="fp16"), cpu)
+
+
+def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch):
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert training_precision(TrainConfig(), gpu) == torch.float16
+    assert training_precision(TrainConfig(precision="fp32"), gpu) == torch.float32
+    with pytest.raises(ConfigError, match="does not compute in bfloat16"):
+        training_precision(TrainConfig(precision="bf16"), gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    assert training_precision(TrainConfig(), gpu) == torch.bfloat16
