@@ -2,8 +2,10 @@
 
 import json
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side; threads would fight over the cores
 
@@ -14,24 +16,10 @@ from voxelseg.geometry import Grid
 from voxelseg.io import write_volume
 from voxelseg.volume import Volume
 
-SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+if TYPE_CHECKING:
+    from voxelseg.train.run import Run
 
-TINY_TRAINING = {
-    "model": "unet_s",
-    "epochs": 2,
-    "device": "cpu",
-    "workers": 1,
-    "settings": [
-        "model.width=4",
-        "plan.patch_size=[16,24,16]",
-        "plan.batch_size=2",
-        "plan.mirror_axes=[1]",
-        "train.steps_per_epoch=2",
-        "train.workers=0",
-        "train.validation_patches=2",
-    ],
-}
-"""Arguments of `commands.train` for seconds of training on the tiny data set."""
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
 def _present(name: str) -> Path:
@@ -111,11 +99,32 @@ def tiny_msd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_msd(tmp_path_factory.mktemp("tiny") / "Task01_Tiny")
 
 
+TINY_SETTINGS = (
+    "model.width=4",
+    "plan.patch_size=[16,24,16]",
+    "plan.batch_size=2",
+    "plan.mirror_axes=[1]",
+    "train.steps_per_epoch=2",
+    "train.workers=0",
+    "train.validation_patches=2",
+)
+
+
 @pytest.fixture(scope="session")
-def tiny_run(tiny_msd: Path, tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """Folds 0 and 1 of a tiny network, trained for 4 steps; not to be changed."""
+def train_tiny() -> Callable[..., "Run"]:
+    """`commands.train` with the arguments for seconds of training on the tiny data set; `settings` are added."""
     from voxelseg import commands
 
+    def train(data: Path, out: Path, *, settings: Sequence[str] = (), **changes: Any) -> "Run":
+        arguments: dict[str, Any] = {"model": "unet_s", "epochs": 2, "device": "cpu", "workers": 1, **changes}
+        return commands.train(data, out, settings=[*TINY_SETTINGS, *settings], **arguments)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_msd: Path, train_tiny: Callable[..., "Run"], tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """Folds 0 and 1 of a tiny network, trained for 4 steps; not to be changed."""
     folder = tmp_path_factory.mktemp("run") / "run"
-    commands.train(tiny_msd, folder, fold="0,1", **TINY_TRAINING)
+    train_tiny(tiny_msd, folder, fold="0,1")
     return TinyRun(tiny_msd, folder)

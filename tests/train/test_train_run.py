@@ -1,0 +1,116 @@
+import json
+
+import pytest
+import torch
+
+from voxelseg.data.splits import make_splits
+from voxelseg.errors import ConfigError
+from voxelseg.plan.plan import read_plan
+from voxelseg.train.config import build_config
+from voxelseg.train.run import build_network, follows_plan, open_run, plan_for_network
+
+
+def opened(prepared, folder, *, settings=("train.lr=0.01",), **changes):
+    return open_run(
+        folder,
+        **{
+            "dataset": prepared.dataset,
+            "data": prepared.dataset.root,
+            "plan": prepared.plan,
+            "fingerprint": prepared.fingerprint,
+            "splits": make_splits(prepared.dataset.cases, num_folds=2),
+            "model": "unet_s",
+            "config": build_config(list(settings)),
+            "seed": 0,
+            "device": torch.device("cpu"),
+        }
+        | changes,
+    )
+
+
+def test_a_run_records_everything_that_says_how(prepared, tmp_path):
+    opened(prepared, tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["model"] == "unet_s"
+    assert record["config"]["train"]["lr"] == 0.01
+    assert record["dataset"]["labels"] == prepared.dataset.labels.to_dict()
+    assert record["plan"] == prepared.plan.model_dump(mode="json")
+    assert read_plan(tmp_path / "plan.json") == prepared.plan
+    assert record["fingerprint"]["classes"] == ["ball", "rod"]
+    assert {"command", "created", "voxelseg", "versions", "device", "seed"} <= record.keys()
+    assert len(json.loads((tmp_path / "splits.json").read_text())) == 2
+
+
+def test_the_same_settings_continue_a_run_and_leave_its_record(prepared, tmp_path):
+    first = opened(prepared, tmp_path)
+    before = (tmp_path / "run.json").read_bytes()
+    again = opened(prepared, tmp_path)
+    assert again.splits == first.splits
+    assert (tmp_path / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"settings": ["train.lr=0.02"]}, r"config.train.lr was 0.01, now 0.02"),
+        ({"model": "mednext_s"}, r"model was 'unet_s', now 'mednext_s'"),
+        ({"seed": 1}, r"seed was 0, now 1"),
+        ({"settings": ["train.lr=0.01", "model.width=4"]}, r"config.model.width was None, now 4"),
+    ],
+    ids=["setting", "model", "seed", "option"],
+)
+def test_another_setting_for_an_existing_run_is_named(prepared, tmp_path, change, named):
+    opened(prepared, tmp_path)
+    with pytest.raises(ConfigError, match=rf"holds a run with other settings \({named}\)\. Choose another --out"):
+        opened(prepared, tmp_path, **change)
+
+
+def test_another_plan_and_other_folds_are_named(prepared, tmp_path):
+    opened(prepared, tmp_path)
+    with pytest.raises(ConfigError, match=r"plan.batch_size was \d+, now 7"):
+        opened(prepared, tmp_path, plan=prepared.plan.changed(batch_size=7))
+    with pytest.raises(ConfigError, match=r"the folds are not those of splits\.json"):
+        opened(prepared, tmp_path, splits=make_splits(prepared.dataset.cases, num_folds=4))
+
+
+def test_leftovers_of_a_killed_process_are_removed(prepared, tmp_path):
+    (tmp_path / ".partial-1234-run.json").write_text('{"mod')
+    opened(prepared, tmp_path)
+    assert not list(tmp_path.glob(".partial-*"))
+
+
+def test_the_network_has_the_data_set_s_channels_and_classes_and_the_plan_s_topology(prepared):
+    plan = prepared.plan.changed(strides=((1, 1, 1), (1, 2, 2), (1, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)))
+    config = build_config(["model.width=4"])
+    network = build_network("unet_s", prepared.dataset, config, plan)
+    assert (network.config.in_channels, network.config.num_classes) == (1, 3)
+    assert (network.config.strides, network.config.kernels) == (plan.strides, plan.kernels)
+    assert network.divisor == (1, 4, 4)
+    assert network.deep_supervision
+
+
+def test_options_of_the_user_go_before_the_plan(prepared):
+    config = build_config(["model.strides=[1,2]", "model.kernels=3", "train.deep_supervision=false"])
+    network = build_network("unet_s", prepared.dataset, config, prepared.plan)
+    assert network.divisor == (2, 2, 2)
+    assert not network.deep_supervision
+
+
+def test_what_the_data_set_decides_is_no_option(prepared):
+    with pytest.raises(ConfigError, match=r"model.in_channels, model.num_classes: the data set decides this"):
+        build_network("unet_s", prepared.dataset, build_config(["model.num_classes=3", "model.in_channels=2"]))
+
+
+def test_only_the_u_net_follows_the_plan():
+    assert follows_plan("unet")
+    assert not follows_plan("mednext_s")
+    with pytest.raises(ConfigError, match=r"unknown model 'mednex_s' \(did you mean 'mednext_s'\?\)"):
+        follows_plan("mednex_s")
+
+
+def test_patches_are_rounded_up_to_what_the_network_takes(prepared):
+    network = build_network("mednext_xs", prepared.dataset, build_config(["model.width=4", "model.blocks=1"]))
+    plan = prepared.plan.changed(patch_size=(17, 32, 1))
+    assert plan_for_network(plan, network).patch_size == (32, 32, 16)
+    fitting = prepared.plan.changed(patch_size=(16, 32, 48))
+    assert plan_for_network(fitting, network) is fitting
