@@ -1,9 +1,11 @@
 """Work spread over processes, with the worker's own error reaching the user."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
 from typing import TypeVar
@@ -14,8 +16,21 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def interrupts_left_to_parent() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C, which a terminal sends to all: their parent says when they end.
+
+    A blocked signal stays blocked in a new process from its first moment on, so none dies of it, with a traceback of
+    its own, while it still imports. Ctrl-C in the meantime reaches the parent afterwards. No effect on Windows.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def attempt(function: Callable[[Item], Result], item: Item) -> Result | DataError:
@@ -48,15 +63,14 @@ def map_unordered(
         for position, item in enumerate(items):
             yield position, function(item)
         return
-    pool = ProcessPoolExecutor(
-        min(workers, len(items)), mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent
-    )
+    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"))
     in_flight: dict[Future[Result], int] = {}
     upcoming = iter(range(len(items)))
     try:
         while True:
-            for position in islice(upcoming, 2 * workers - len(in_flight)):
-                in_flight[pool.submit(function, items[position])] = position
+            with interrupts_left_to_parent():
+                for position in islice(upcoming, 2 * workers - len(in_flight)):
+                    in_flight[pool.submit(function, items[position])] = position
             if not in_flight:
                 return
             done, _ = wait(in_flight, return_when=FIRST_COMPLETED)

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from voxelseg.errors import WorkerError
 from voxelseg.geometry import Shape
+from voxelseg.parallel import interrupts_left_to_parent
 from voxelseg.patches.augmentation import (
     AugmentationConfig,
     apply_spatial,
@@ -78,7 +79,9 @@ def load_batches(source: PatchSource, *, first_sample: int, workers: int, pin_me
         generator=torch.Generator(),  # else the loader draws a number from the global one
     )
     try:
-        yield from loader
+        with interrupts_left_to_parent():
+            batches = iter(loader)  # starts the processes
+        yield from batches
     except Exception as error:
         if "DataLoader worker" not in str(error):
             raise
