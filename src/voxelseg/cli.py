@@ -7,7 +7,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,11 +24,22 @@ from voxelseg.version import __version__
 class _Commands(TyperGroup):
     """Lets Ctrl-C end in our message and exit code, where typer ends in silence."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _stoppable():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _stoppable():
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            raise StoppedError("stopped. What is finished is kept; the same command continues.") from error
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        eval("None")  # CPython forgets a Ctrl-C that passed through exec(), as in an import, and keeps our exit code
+        raise StoppedError("stopped. What is finished is kept; the same command continues.") from error
 
 
 app = typer.Typer(
