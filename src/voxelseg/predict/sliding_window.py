@@ -12,7 +12,10 @@ from voxelseg.geometry import Shape
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
-    """First voxels of the windows along one axis, evenly spread, so that neighbours overlap by at least `overlap`."""
+    """First voxels of the windows along one axis, evenly spread, so that neighbours share `overlap` of a window or more.
+
+    As starts are whole voxels, two windows may share one voxel less.
+    """
     if size <= window:
         return [0]
     step = max(1.0, window * (1 - overlap))
