@@ -1,0 +1,20 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "networks.py"
+
+
+@pytest.mark.slow
+def test_a_tiny_network_is_measured_in_every_form(tmp_path):
+    out = tmp_path / "rows.json"
+    network = ["--network", '["unet_s", {"width": 2, "strides": [1, 2]}]', "--patch", "8", "8", "16"]
+    command = [sys.executable, str(SCRIPT), "--threads", "1", "--repeats", "1", "--out", str(out), *network]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["form"] for row in rows] == ["plain", "plain, kept", "fast, kept"]
+    assert all(row["step_s"] > 0 and row["forward_s"] > 0 and row["peak_mb"] > 10 for row in rows)
+    assert "unet_s width=2" in done.stdout
