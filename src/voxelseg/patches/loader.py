@@ -83,7 +83,7 @@ def load_batches(source: PatchSource, *, first_sample: int, workers: int, pin_me
             batches = iter(loader)  # starts the processes
         yield from batches
     except Exception as error:
-        if "DataLoader worker" not in str(error):
+        if not workers:
             raise
         raise WorkerError(_worker_failure(error)) from error
 
@@ -99,8 +99,9 @@ def _worker_failure(error: Exception) -> str:
     own = re.split(rf"^(?:\w+\.)*{type(error).__name__}: ", str(error), flags=re.MULTILINE)
     if "Original Traceback" in own[0]:
         return f"a process that loads patches failed: {own[-1].strip()}"
+    reason = str(error).partition("\n")[0] or type(error).__name__
     return (
-        f"a process that loads patches died ({str(error).splitlines()[0]}). Mostly the memory ran out: use fewer "
-        "processes (--set train.workers=0) or a smaller batch (--set plan.batch_size=1). In a script of your own, "
-        'start training under if __name__ == "__main__": only, since every process reads the script first.'
+        f"a process that loads patches died ({reason}). Mostly the memory ran out: use fewer processes (--set "
+        "train.workers=0) or a smaller batch (--set plan.batch_size=1). In a script of your own, start training under "
+        'if __name__ == "__main__": only, since every process reads the script first.'
     )

@@ -1,0 +1,143 @@
+import dataclasses
+import multiprocessing
+import os
+import signal
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from voxelseg.errors import DataError, WorkerError
+from voxelseg.patches.augmentation import AugmentationConfig
+from voxelseg.patches.loader import PatchDataset, PatchSource, load_batches
+
+PATCH = (8, 10, 12)
+
+
+@pytest.fixture
+def source(cases) -> PatchSource:
+    return PatchSource(
+        cases=cases,
+        patch_size=PATCH,
+        batch_size=2,
+        foreground_share=0.33,
+        augmentation=AugmentationConfig(rotation=0.5, scaling=0.5),
+        mirror_axes=(0, 2),
+        anisotropic=False,
+        seed=7,
+    )
+
+
+def batches(source: PatchSource, count: int, *, first_sample: int = 0, workers: int = 0):
+    return list(islice(load_batches(source, first_sample=first_sample, workers=workers), count))
+
+
+def equal(first, second) -> bool:
+    return all(torch.equal(a, b) for one, two in zip(first, second, strict=True) for a, b in zip(one, two, strict=True))
+
+
+def test_batches_have_the_plans_shape(source):
+    ((image, target),) = batches(source, 1)
+    assert (image.shape, image.dtype) == ((2, 2, *PATCH), torch.float32)
+    assert (target.shape, target.dtype) == ((2, *PATCH), torch.int16)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_nothing(source, workers):
+    assert equal(batches(source, 5), batches(source, 5, workers=workers))
+
+
+def test_starting_later_gives_the_tail(source):
+    assert equal(batches(source, 5)[2:], batches(source, 3, first_sample=4))
+
+
+def test_seeds_differ_and_batches_do_too(source):
+    first = batches(source, 2)
+    assert not torch.equal(first[0][0], first[1][0])
+    assert not torch.equal(first[0][0], batches(dataclasses.replace(source, seed=8), 1)[0][0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_global_generators_are_left_alone(source, workers):
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    batches(source, 2, workers=workers)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+
+
+def test_the_forced_share_holds_foreground(source):
+    plain = dataclasses.replace(
+        source, batch_size=4, foreground_share=0.5, augmentation=AugmentationConfig(enabled=False)
+    )
+    found = torch.stack([(target > 0).flatten(1).any(1) for _, target in batches(plain, 25)])
+    assert found[:, 2:].all()
+    assert not found[:, :2].all()
+
+
+def test_without_augmentation_patches_are_stored_voxels(source, cases):
+    plain = PatchDataset(dataclasses.replace(source, cases=cases[:1], augmentation=AugmentationConfig(enabled=False)))
+    image, target = plain[1]
+    stored = cases[0].label[:]
+    windows = np.lib.stride_tricks.sliding_window_view(stored, PATCH)
+    assert (windows == target.numpy()).all(axis=(3, 4, 5)).any()
+    assert np.isin(image.numpy(), cases[0].image[:]).all()
+
+
+def test_an_image_that_equals_its_label_stays_aligned(source, store_case):
+    target = np.zeros((20, 24, 26))
+    target[5:12, 6:15, 7:20] = 1
+    case = store_case("same", target[None], target)
+    geometry = AugmentationConfig(
+        rotation=1, scaling=1, noise=0, blur=0, brightness=0, contrast=0, low_resolution=0, inverted_gamma=0, gamma=0
+    )
+    for image, label in batches(dataclasses.replace(source, cases=[case], augmentation=geometry), 5):
+        assert torch.equal((image[:, 0] > 0.5).short(), label)
+
+
+def test_anisotropic_samples_are_repeatable(source):
+    flat = dataclasses.replace(source, anisotropic=True)
+    assert equal(batches(flat, 3), batches(flat, 3))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damage_is_told_by_the_workers_own_message(source, cases, workers):
+    (cases[0].folder / "image.b2nd").write_bytes(b"")
+    error = WorkerError if workers else DataError
+    with pytest.raises(error, match=r"large(/image.b2nd)?: damaged or missing.* again\.$"):
+        batches(source, 20, workers=workers)
+
+
+class Puzzled(PatchDataset):
+    def __getitem__(self, number: int):
+        raise ValueError("first line\n  second line: with a colon")
+
+
+def test_all_lines_of_a_workers_message_arrive(source, monkeypatch):
+    monkeypatch.setattr("voxelseg.patches.loader.PatchDataset", Puzzled)
+    with pytest.raises(WorkerError, match=r"loads patches failed: first line\n  second line: with a colon$"):
+        batches(source, 1, workers=1)
+
+
+class Slow(PatchDataset):
+    def __getitem__(self, number: int):
+        if number >= 4:
+            time.sleep(60)
+        return super().__getitem__(number)
+
+
+def test_a_killed_worker_is_an_error_with_a_remedy_and_no_hang(source, monkeypatch):
+    monkeypatch.setattr("voxelseg.patches.loader.PatchDataset", Slow)
+    found = load_batches(source, first_sample=0, workers=1)
+    next(found)
+    workers = multiprocessing.active_children()
+    assert workers
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(WorkerError, match=r"died .*train.workers=0"):
+        list(found)
+    assert time.monotonic() - began < 30
