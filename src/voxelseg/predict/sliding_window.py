@@ -12,9 +12,9 @@ from voxelseg.geometry import Shape
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
-    """First voxels of the windows along one axis, evenly spread, so that neighbours share `overlap` of a window or more.
+    """First voxels of the windows along one axis, evenly spread; neighbours share `overlap` of a window, or more.
 
-    As starts are whole voxels, two windows may share one voxel less.
+    As starts are whole voxels, two of them may share one voxel less.
     """
     if size <= window:
         return [0]

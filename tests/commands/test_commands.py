@@ -1,0 +1,238 @@
+import inspect
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from voxelseg import commands
+from voxelseg.cli import COMMANDS
+from voxelseg.errors import ConfigError, DataError
+from voxelseg.io import read_label, read_volume
+from voxelseg.preprocess.store import StoredCase
+
+
+def test_every_command_is_a_documented_function_of_the_same_name_with_the_same_arguments():
+    assert set(commands.__all__) == set(COMMANDS)
+    for name, command in COMMANDS.items():
+        function = getattr(commands, name)
+        assert function.__name__ == name
+        assert function.__doc__
+        options = set(inspect.signature(command).parameters) - {"as_json"}
+        arguments = set(inspect.signature(function).parameters) - {"console"}
+        assert options == arguments - ({"seed"} if name == "demo" else set()), name
+
+
+def test_unknown_commands_are_no_attributes():
+    with pytest.raises(AttributeError, match="no attribute 'fly'"):
+        _ = commands.fly
+    assert dir(commands) == sorted(commands.__all__)
+
+
+@pytest.mark.parametrize(
+    ("script", "absent"),
+    [
+        ("import voxelseg.cli", ["torch", "matplotlib", "numpy", "scipy"]),
+        ("from voxelseg.commands import check", ["torch", "matplotlib"]),
+        ("from voxelseg.commands import evaluate", ["torch", "matplotlib"]),
+        ("from voxelseg.commands import report", ["torch"]),
+        ("from voxelseg.commands import predict, train", ["matplotlib"]),
+    ],
+)
+def test_a_command_does_not_wait_for_what_it_does_not_use(script, absent):
+    check = f"{script}; import sys; print([name for name in {absent} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------------------------------- plan and preprocess
+
+
+def test_plan_then_preprocess_then_train_use_one_work_folder(tiny_msd, train_tiny, tmp_path):
+    work = tmp_path / "work"
+    planned = commands.plan(tiny_msd, work, model="unet_s", device="cpu", workers=1)
+    assert {path.name for path in work.iterdir()} >= {"fingerprint.json", "plan.json", "dataset.json"}
+    stored = commands.preprocess(work, workers=1)
+    assert set(stored) == {f"tiny_{number}" for number in range(4)}
+    assert all(isinstance(case, StoredCase) for case in stored.values())
+    before = {path: path.stat().st_mtime_ns for path in (work / "store").rglob("*")}
+    run = train_tiny(tiny_msd, tmp_path / "run", work=work, epochs=1)
+    assert not (tmp_path / "run" / "work").exists()
+    assert run.plan == planned.changed(patch_size=(16, 24, 16), batch_size=2, mirror_axes=(1,))
+    assert {path: path.stat().st_mtime_ns for path in (work / "store").rglob("*")} == before
+
+
+def test_overrides_of_a_training_do_not_leak_into_the_shared_work_folder(tiny_msd, train_tiny, tmp_path):
+    work = tmp_path / "work"
+    first = train_tiny(tiny_msd, tmp_path / "one", work=work, epochs=1, settings=["plan.batch_size=3"])
+    second = train_tiny(tiny_msd, tmp_path / "two", work=work, epochs=1)
+    assert (first.plan.batch_size, second.plan.batch_size) == (3, 2)
+
+
+def test_a_plan_changed_by_hand_is_what_is_trained(tiny_msd, train_tiny, tmp_path):
+    work = tmp_path / "work"
+    commands.plan(tiny_msd, work, model="unet_s", device="cpu", workers=1)
+    plan = json.loads((work / "plan.json").read_text())
+    (work / "plan.json").write_text(json.dumps({**plan, "spacing_mm": [2.5, 1.25, 1.25]}))
+    assert train_tiny(tiny_msd, tmp_path / "run", work=work, epochs=1).plan.spacing_mm == (2.5, 1.25, 1.25)
+
+
+def test_settings_of_the_plan_command_go_into_the_plan(tiny_msd, tmp_path):
+    planned = commands.plan(tiny_msd, tmp_path, device="cpu", workers=1, settings=["plan.batch_size=5"])
+    assert planned.batch_size == 5
+    assert json.loads((tmp_path / "plan.json").read_text())["batch_size"] == 5
+
+
+# ------------------------------------------------------------------------------------------------------------ train
+
+
+def test_a_finished_run_run_again_changes_nothing_and_says_its_result(tiny_run, train_tiny, tmp_path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    train_tiny(tiny_run.data, folder, fold="0,1")
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_another_setting_for_a_finished_run_is_refused_before_anything_changes(tiny_run, train_tiny, tmp_path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with pytest.raises(ConfigError, match=r"config\.train\.lr was 0\.001, now 0\.5"):
+        train_tiny(tiny_run.data, folder, settings=["train.lr=0.5"])
+    with pytest.raises(ConfigError, match=r"plan\.spacing_mm was .*now \[3"):
+        train_tiny(tiny_run.data, folder, settings=["plan.spacing_mm=[3,3,3]"])
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_further_fold_joins_the_run(tiny_msd, train_tiny, tmp_path):
+    train_tiny(tiny_msd, tmp_path, fold="1", epochs=1)
+    run = train_tiny(tiny_msd, tmp_path, fold="0", epochs=1)
+    assert run.model_file(0).is_file()
+    assert run.model_file(1).is_file()
+
+
+def test_a_budget_sets_the_length(tiny_msd, train_tiny, tmp_path):
+    from voxelseg.commands.training import train
+
+    run = train(
+        tiny_msd,
+        tmp_path,
+        model="unet_s",
+        budget="0.4s",
+        device="cpu",
+        workers=1,
+        settings=["model.width=2", "plan.patch_size=[16,16,16]", "train.workers=0", "train.validation_patches=0"],
+    )
+    events = [json.loads(line) for line in (run.fold_folder(0) / "log.jsonl").read_text().splitlines()]
+    assert events[-1]["event"] == "end"
+    assert events[-1]["elapsed_s"] < 0.6
+
+
+def test_a_patch_is_rounded_up_to_what_the_network_takes(tiny_msd, train_tiny, tmp_path):
+    run = train_tiny(tiny_msd, tmp_path, epochs=1, settings=["plan.patch_size=[10,20,7]"])
+    assert all(size % step == 0 for size, step in zip(run.plan.patch_size, run.build_model().divisor, strict=True))
+    assert run.plan.patch_size >= (10, 20, 7)
+
+
+def test_volumes_smaller_than_the_patch_are_trained_and_predicted(tiny_msd, train_tiny, tmp_path):
+    run = train_tiny(tiny_msd, tmp_path, epochs=1, settings=["plan.patch_size=[32,32,32]"])
+    assert list((run.fold_folder(0) / "validation").glob("*.nii.gz"))
+
+
+def test_given_folds_are_used(tiny_msd, train_tiny, tmp_path):
+    folds = [{"train": ["tiny_0", "tiny_1"], "val": ["tiny_3"]}]
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    run = train_tiny(tiny_msd, tmp_path / "run", splits=tmp_path / "folds.json", epochs=1)
+    assert run.splits[0].validation == ("tiny_3",)
+
+
+# ---------------------------------------------------------------------------------------------------------- predict
+
+
+def test_predictions_of_a_data_set_have_each_scan_s_geometry(tiny_run, tiny_msd, tmp_path):
+    paths = commands.predict(tiny_run.folder, tiny_msd, tmp_path, device="cpu", probabilities=True)
+    assert set(paths) == {"tiny_4", "tiny_5"}
+    for case, path in paths.items():
+        scan, label = read_volume(tiny_msd / "imagesTs" / f"{case}.nii.gz"), read_label(path)
+        assert label.grid.to_dict() == scan.grid.to_dict()
+        values = read_volume(tmp_path / "probabilities" / f"{case}.nii.gz").array
+        np.testing.assert_allclose(values.sum(axis=0), 1.0, atol=1e-5)
+        np.testing.assert_array_equal(values.argmax(axis=0), label.array[0])
+
+
+def test_all_trained_folds_are_averaged_unless_some_are_named(tiny_run, tiny_msd, tmp_path):
+    scan = tiny_msd / "imagesTs" / "tiny_4.nii.gz"
+    values = {}
+    for fold in ("0", "1", None):
+        out = tmp_path / str(fold)
+        commands.predict(tiny_run.folder, scan, out, fold=fold, probabilities=True, device="cpu")
+        values[fold] = read_volume(out / "probabilities" / "tiny_4.nii.gz").array
+    np.testing.assert_allclose(values[None], (values["0"] + values["1"]) / 2, atol=1e-6)
+    assert (values["0"] != values["1"]).any()
+
+
+def test_a_model_file_alone_is_enough(tiny_run, tiny_msd, tmp_path):
+    scan = tiny_msd / "imagesTs" / "tiny_4.nii.gz"
+    lone = shutil.copy(tiny_run.model, tmp_path / "clinic.safetensors")
+    of_file = commands.predict(lone, scan, tmp_path / "a", device="cpu")
+    of_run = commands.predict(tiny_run.folder, scan, tmp_path / "b", fold="0", device="cpu")
+    np.testing.assert_array_equal(read_label(of_file["tiny_4"]).array, read_label(of_run["tiny_4"]).array)
+
+
+def test_scans_are_never_overwritten_by_their_label_maps(tiny_run, tiny_msd, tmp_path):
+    scans = shutil.copytree(tiny_msd / "imagesTs", tmp_path / "scans")
+    before = {path: path.read_bytes() for path in scans.iterdir()}
+    link = tmp_path / "link"
+    link.symlink_to(scans)
+    for source, out in ((scans, scans), (scans / "tiny_4.nii.gz", scans), (scans, link), (link, scans)):
+        with pytest.raises(ConfigError, match="holds the scans themselves"):
+            commands.predict(tiny_run.folder, source, out, device="cpu")
+    assert {path: path.read_bytes() for path in scans.iterdir()} == before
+
+
+def test_an_output_folder_inside_the_scans_folder_is_no_scan(tiny_run, tiny_msd, tmp_path):
+    scans = shutil.copytree(tiny_msd / "imagesTs", tmp_path / "scans")
+    for _ in range(2):
+        paths = commands.predict(tiny_run.folder, scans, scans / "out", device="cpu")
+        assert set(paths) == {"tiny_4", "tiny_5"}
+
+
+def test_runs_and_folds_that_are_not_there_are_named(tiny_run, tiny_msd, tmp_path):
+    with pytest.raises(DataError, match="not found"):
+        commands.predict(tmp_path / "nothing", tiny_msd, tmp_path / "out")
+    with pytest.raises(DataError, match="holds no trained model"):
+        commands.predict(tmp_path, tiny_msd, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"fold 3 is not trained; trained are 0, 1"):
+        commands.predict(tiny_run.folder, tiny_msd, tmp_path / "out", fold="0,3")
+    with pytest.raises(ConfigError, match="Leave out --fold"):
+        commands.predict(tiny_run.model, tiny_msd, tmp_path / "out", fold="0")
+
+
+# ----------------------------------------------------------------------------------------------- evaluate and report
+
+
+def test_predictions_are_scored_and_reported(tiny_run, tiny_msd, tmp_path):
+    commands.predict(tiny_run.folder, tiny_msd, tmp_path / "predictions", device="cpu")
+    evaluation = commands.evaluate(tmp_path / "predictions", tiny_msd / "labelsTs", tmp_path / "scores", workers=1)
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    assert set(summary["mean"]) >= {"dice", "surface_dice", "hd95_mm"}
+    assert set(summary["classes"]) == {"ball", "rod"} == set(evaluation.classes)
+    page = commands.report(tiny_run.folder, tmp_path / "report.html")
+    assert page.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_references_without_prediction_are_left_out_only_when_allowed(tiny_msd, tmp_path):
+    predictions = tmp_path / "predictions"
+    predictions.mkdir()
+    shutil.copy(tiny_msd / "labelsTs" / "tiny_4.nii.gz", predictions)
+    with pytest.raises(DataError, match=r"tiny_5.*--allow-missing"):
+        commands.evaluate(predictions, tiny_msd / "labelsTs", tmp_path / "out", workers=1)
+    scored = commands.evaluate(predictions, tiny_msd / "labelsTs", tmp_path / "out", workers=1, allow_missing=True)
+    assert scored.mean("dice") == 1.0
+
+
+def test_models_are_listed_with_their_sizes():
+    found = {one["name"]: one for one in commands.models()}
+    assert found["mednext_s"]["parameters"] > 5e6
+    assert {"divisor", "source", "summary"} <= found["unet"].keys()
