@@ -42,6 +42,7 @@ def test_only_what_changes_stored_data_changes_the_key():
         {"spacing_mm": [2.5, 0.8, 0.9]},
         {"axes": [1, 0, 2]},
         {"anisotropic": False},
+        {"nearest_along_coarse": False},
         {"channels": ["MRI"]},
         {"normalization": [{"kind": "zscore"}]},
     ):

@@ -106,6 +106,15 @@ def test_a_scan_that_is_coarse_itself_is_not_interpolated_between_its_slices():
     assert set(np.unique(image)) == {1, 3, 8}
 
 
+def test_slices_are_interpolated_if_the_plan_says_so():
+    array = np.zeros((1, 4, 6, 6), np.float32)
+    array[0, 1:3], array[0, 0], array[0, 3] = 8, 1, 3
+    plan = plan_of((1.0, 1.0, 1.0)).changed(nearest_along_coarse=False)
+    image, placement = preprocess_image(volume(array, (4.0, 1.0, 1.0)), plan)
+    assert placement.coarse_axis is None
+    assert len(np.unique(image[0, :, 0, 0].round(3))) > 8
+
+
 def test_a_fine_scan_follows_the_anisotropic_plan():
     scan = volume(np.random.default_rng(0).uniform(1, 2, (1, 12, 4, 4)).astype(np.float32), (1.0, 1.0, 1.0))
     image, placement = preprocess_image(scan, plan_of((4.0, 1.0, 1.0), anisotropic=True))

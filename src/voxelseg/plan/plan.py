@@ -46,7 +46,9 @@ class Plan(BaseModel):
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Voxel size that scans are resampled to."""
     anisotropic: bool
-    """Whether D is so much coarser that it is resampled by nearest neighbour, and patches are rotated in plane only."""
+    """Whether D is so much coarser than H and W that patches are rotated and scaled in plane only."""
+    nearest_along_coarse: bool = True
+    """Whether D, if it is anisotropic, and a scan's own coarse axis are resampled by nearest neighbour."""
     normalization: tuple[Normalization, ...]
     """One per channel."""
     patch_size: Triple
@@ -77,7 +79,7 @@ class Plan(BaseModel):
 
     def preprocessing_key(self) -> str:
         """Hash of what changes stored data; patch, batch, mirroring and topology do not."""
-        fields = {"axes", "spacing_mm", "anisotropic", "normalization", "channels"}
+        fields = {"axes", "spacing_mm", "anisotropic", "nearest_along_coarse", "normalization", "channels"}
         return sha256_of_json(self.model_dump(mode="json", include=fields))
 
     def changed(self, **overrides: Any) -> "Plan":

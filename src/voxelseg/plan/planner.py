@@ -262,7 +262,7 @@ def _shape_notes(anisotropic: bool, axes: Shape, patch: Shape, median_shape: Sha
     if anisotropic:
         notes.append(
             f"D is {_AXIS_NAMES[axes[0]]}, more than {ANISOTROPY:g} times coarser than the other axes: it is "
-            "resampled by nearest neighbour, and rotations stay in plane."
+            "resampled by nearest neighbour unless nearest_along_coarse is false, and rotations stay in plane."
         )
     padded = [name for name, size, median in zip("DHW", patch, median_shape, strict=True) if size > median]
     if padded:

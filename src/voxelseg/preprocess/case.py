@@ -70,7 +70,9 @@ def preprocess_image(volume: Volume, plan: Plan) -> tuple[npt.NDArray[np.float32
 
 
 def _coarse_axis(spacing_mm: list[float], plan: Plan) -> int | None:
-    """The scan's own coarse axis if it has one, else the plan's, as in nnU-Net."""
+    """The scan's own coarse axis if it has one, else the plan's, as in nnU-Net; None if the plan wants splines."""
+    if not plan.nearest_along_coarse:
+        return None
     coarsest = int(np.argmax(spacing_mm))
     if spacing_mm[coarsest] > ANISOTROPY * sorted(spacing_mm)[1]:
         return coarsest
