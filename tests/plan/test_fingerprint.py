@@ -115,6 +115,13 @@ def test_all_bad_cases_are_listed_together(write_set):
     assert "case_3: image (C, D, H, W) = (1, 4, 6, 8), label map (D, H, W) = (3, 6, 8)" in lines[3]
 
 
+def test_label_values_outside_the_description_are_an_error(write_set):
+    image, label = image_and_label()
+    label[0, 0, :2] = 7, 9
+    with pytest.raises(DataError, match=r"label_0.nii.gz: label values \[7, 9\] in 2 voxels .*known: \[0, 1, 2\]"):
+        compute_fingerprint(write_set((image, label)))
+
+
 def test_a_wrong_number_of_channels_is_an_error(write_set):
     with pytest.raises(DataError, match=r"expected 2 channel\(s\) and equal sizes"):
         compute_fingerprint(write_set(image_and_label(), channels=2))
