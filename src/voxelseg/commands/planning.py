@@ -1,8 +1,7 @@
 """The commands `plan` and `preprocess`, and the steps that `train` shares with them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -47,7 +46,7 @@ def plan(
     work = WorkFolder(Path(out))
     make_folder(work.folder)
     fingerprint = measure(work, Path(data), dataset, workers=workers, console=console)
-    planned = plan_from(fingerprint, dataset, model, config, on, memory_gb, overrides=config.plan)
+    planned = plan_from(fingerprint, dataset, model, config, on, memory_gb)
     planned.write(work.plan_path)
     say(console, f"Wrote {work.fingerprint_path} and {work.plan_path}.", f"voxelseg preprocess {out}")
     return planned
@@ -88,11 +87,10 @@ def plan_from(
     config: RunConfig,
     device: torch.device,
     memory_gb: float | None,
-    *,
-    overrides: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """The planner's plan for what `model` and `device` allow; values in `overrides` are fixed, others follow them."""
-    return make_plan(fingerprint, plan_limits(model, dataset, config, device, memory_gb=memory_gb), overrides)
+    """The planner's plan for what `model` and `device` allow; the user's values are fixed, the others follow them."""
+    limits = plan_limits(model, dataset, config, device, memory_gb=memory_gb)
+    return make_plan(fingerprint, limits, config.plan)
 
 
 def store(

@@ -16,11 +16,12 @@ from voxelseg.errors import ConfigError
 from voxelseg.evaluate import class_table
 from voxelseg.files import make_folder
 from voxelseg.plan.fingerprint import Fingerprint
-from voxelseg.plan.plan import Plan
+from voxelseg.plan.plan import Plan, read_plan
 from voxelseg.preprocess.work import WorkFolder
 from voxelseg.train.config import RunConfig, build_config
 from voxelseg.train.fold import train_fold, validate_fold
-from voxelseg.train.run import Run, build_network, open_run, plan_for_network
+from voxelseg.train.loop import training_precision
+from voxelseg.train.run import PLAN_FILE, RUN_FILE, Run, build_network, open_run, plan_for_network
 
 
 def train(
@@ -49,6 +50,7 @@ def train(
     """
     config = build_config(list(settings), epochs=epochs, budget_s=None if budget is None else parse_duration(budget))
     on = choose_device(device)
+    training_precision(config.train, on)  # refuses what the device does not have
     dataset = read_dataset(data)
     check_model(model, dataset, config)
     folds = read_splits(Path(splits), dataset.cases) if splits is not None else splits_of(dataset)
@@ -58,7 +60,7 @@ def train(
     folder = WorkFolder(Path(work) if work is not None else run_folder / "work")
     make_folder(folder.folder)
     fingerprint = measure(folder, Path(data), dataset, workers=workers, console=console)
-    planned = _training_plan(folder, fingerprint, dataset, model, config, on, memory_gb)
+    planned = _training_plan(run_folder, folder, fingerprint, dataset, model, config, on, memory_gb)
     run = open_run(
         run_folder,
         dataset=dataset,
@@ -107,6 +109,7 @@ def _chosen_folds(text: str, count: int) -> list[int]:
 
 
 def _training_plan(
+    run: Path,
     work: WorkFolder,
     fingerprint: Fingerprint,
     dataset: Dataset,
@@ -115,10 +118,16 @@ def _training_plan(
     device: torch.device,
     memory_gb: float | None,
 ) -> Plan:
-    """The work folder's plan, made if there is none, with the user's values and a patch that fits `model`."""
-    if not work.plan_path.is_file():
-        plan_from(fingerprint, dataset, model, config, device, memory_gb).write(work.plan_path)
-    planned = work.plan().changed(**config.plan)
+    """The plan of `voxelseg plan` with the user's values, or else that of the run in `run`, or else a fresh one.
+
+    The patch is made to fit `model`.
+    """
+    if work.plan_path.is_file():
+        planned = work.plan().changed(**config.plan)
+    elif (run / RUN_FILE).is_file():
+        planned = read_plan(run / PLAN_FILE)
+    else:
+        planned = plan_from(fingerprint, dataset, model, config, device, memory_gb)
     with torch.device("meta"):
         network = build_network(model, dataset, config, planned)
     return plan_for_network(planned, network)

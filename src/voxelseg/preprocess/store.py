@@ -252,6 +252,12 @@ def _preprocessed(case: Case, plan: Plan, labels: LabelScheme) -> tuple[npt.NDAr
             f"{case.label}: shape {reference.shape_dhw} against {placement.grid.shape_dhw} of its image (D, H, W). "
             "Resample the label map onto the image's grid, or run `voxelseg check` to see all such cases."
         )
+    unknown = sorted(set(np.unique(reference.array).tolist()) - labels.known_values)
+    if unknown:
+        raise DataError(
+            f"{case.label}: label values {unknown} are not in the data set's description "
+            f"(known: {sorted(labels.known_values)}). Correct the label map, or add the values under 'labels'."
+        )
     return image, preprocess_label(reference, placement, labels)
 
 

@@ -131,6 +131,8 @@ def open_run(
         differing = _differences({key: stored.get(key) for key in identity}, identity)
         if not differing and read_splits(folder / SPLITS_FILE, dataset.cases) != splits:
             differing = [f"the folds are not those of {SPLITS_FILE}"]
+        if not differing and stored.get("fingerprint") != fingerprint.model_dump(mode="json"):
+            differing = ["the scans or label maps have changed since"]
         if differing:
             more = f"; and {len(differing) - _MOST_LISTED} more" if len(differing) > _MOST_LISTED else ""
             raise ConfigError(

@@ -1,0 +1,432 @@
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from voxelseg import cli
+from voxelseg.checkpoint import load_checkpoint, save_checkpoint
+from voxelseg.io import read_label, read_volume, write_volume
+from voxelseg.volume import Volume
+
+TINY = (
+    *("--model", "unet_s", "--epochs", "1", "--device", "cpu", "--workers", "1"),
+    *("--set", "model.width=4", "--set", "plan.patch_size=[16,24,16]", "--set", "plan.batch_size=2"),
+    *("--set", "train.steps_per_epoch=2", "--set", "train.workers=0", "--set", "train.validation_patches=2"),
+    *("--set", "plan.mirror_axes=[1]"),
+)
+
+
+class Result:
+    """What a command left: exit code and both outputs."""
+
+    def __init__(self, code, out, err):
+        self.code, self.out, self.err = code, out, err
+
+    def refuses(self, *patterns):
+        """One clear message, exit code 2, no traceback."""
+        assert self.code == 2, self.err
+        assert "Traceback" not in self.err
+        assert "internal error" not in self.err
+        assert self.err.count("error: ") >= 1 or "Error: " in self.err
+        for pattern in patterns:
+            assert re.search(pattern, self.err, re.DOTALL), self.err
+        return True
+
+
+@pytest.fixture
+def voxelseg(monkeypatch, capsys, tmp_path):
+    """Runs the command line in this process."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["voxelseg", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def data(tiny_msd, tmp_path):
+    """The tiny data set, to be damaged."""
+    return shutil.copytree(tiny_msd, tmp_path / "data")
+
+
+def started(*arguments, **options):
+    """The command line in a process and process group of its own, as a terminal starts it."""
+    command = [sys.executable, "-m", "voxelseg", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
+    )
+
+
+def finished(process):
+    out, err = process.communicate(timeout=60)
+    return Result(process.returncode, out, err)
+
+
+def no_leftovers(folder):
+    return not [path for path in folder.rglob("*") if path.name.startswith(".partial-")]
+
+
+# ------------------------------------------------------------------------------------------------- what it looks like
+
+
+def test_help_names_every_command_within_100_columns(voxelseg, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = voxelseg("--help")
+    assert shown.code == 0
+    for name in cli.COMMANDS:
+        assert re.search(rf"^  {name} +\S", shown.out, re.MULTILINE)
+        page = voxelseg(name, "--help").out
+        assert page.startswith("Usage: ")
+        assert "..." not in page.split("\n", 1)[1]
+        assert max(map(len, page.splitlines())) <= 100
+    assert "..." not in shown.out.split("\n", 1)[1]
+
+
+def test_the_version_is_printed(voxelseg):
+    assert re.fullmatch(r"voxelseg \d+\.\d+\.\d+\n", voxelseg("--version").out)
+
+
+def test_models_are_a_table_or_json(voxelseg):
+    assert "mednext_s" in voxelseg("models").out
+    assert {one["name"] for one in json.loads(voxelseg("models", "--json").out)} >= {"mednext_s", "unet"}
+
+
+def test_check_prints_json_for_machines_and_exits_1_if_training_would_be_wrong(voxelseg, data):
+    assert voxelseg("check", data, "--workers", "1").code == 0
+    (data / "labelsTr" / "tiny_0.nii.gz").unlink()
+    found = voxelseg("check", data, "--workers", "1", "--json")
+    assert found.code == 1
+    assert json.loads(found.out)["ok"] is False
+    assert voxelseg("check", data, "--workers", "1").code == 1
+
+
+def test_results_go_to_standard_output_and_remarks_to_standard_error(voxelseg, data, tmp_path):
+    scored = voxelseg(
+        *("evaluate", "--prediction", data / "labelsTs", "--reference", data / "labelsTs", "--out", tmp_path / "s"),
+        *("--workers", "1"),
+    )
+    assert "ball" in scored.out
+    assert scored.err.startswith("Wrote ")
+    planned = voxelseg("plan", data, "--out", tmp_path / "w", "--device", "cpu", "--workers", "1")
+    assert "patch (voxels)" in planned.out
+    assert "Next:\n  voxelseg preprocess" in planned.err
+
+
+def test_training_without_a_terminal_prints_few_lines(voxelseg, data, tmp_path):
+    shown = voxelseg("train", data, "--out", tmp_path / "run", *TINY, "--set", "train.steps_per_epoch=40")
+    assert shown.code == 0
+    assert 10 <= len(re.findall(r"^training fold 0 .*step", shown.err, re.MULTILINE)) <= 12
+    assert "\r" not in shown.err
+    assert "\x1b" not in shown.err
+
+
+# ----------------------------------------------------------------------------------------------------- bad data sets
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "train"])
+def test_what_is_no_data_set_is_refused(voxelseg, tmp_path, command):
+    extra = [] if command == "check" else ["--out", tmp_path / "out"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.txt").write_text("hello")
+    assert voxelseg(command, tmp_path / "nothing", *extra).refuses("nothing: no such file or folder")
+    assert voxelseg(command, tmp_path / "empty", *extra).refuses("not a data set", "Looked for")
+    assert voxelseg(command, tmp_path / "file.txt", *extra).refuses("not a data set")
+    assert not (tmp_path / "out").exists()
+
+
+def test_work_folders_that_are_none_are_refused(voxelseg, tmp_path):
+    assert voxelseg("preprocess", tmp_path).refuses("voxelseg plan DATA --out WORK")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "nan", "other shape", "unknown label"])
+def test_training_names_the_bad_file_and_stops_before_it_learns(voxelseg, data, tmp_path, damage):
+    image, label = (data / part / "tiny_1.nii.gz" for part in ("imagesTr", "labelsTr"))
+    scan, reference = read_volume(image), read_label(label)
+    if damage == "truncated":
+        image.write_bytes(image.read_bytes()[:500])
+    elif damage == "text":
+        image.write_text("not a scan")
+    elif damage == "nan":
+        write_volume(image, Volume(np.full_like(scan.array, np.nan), scan.grid))
+    elif damage == "other shape":
+        shutil.copy(data / "labelsTr" / "tiny_2.nii.gz", label)
+        other = read_volume(data / "imagesTr" / "tiny_2.nii.gz")
+        write_volume(image, Volume(other.array[:, :-1], _cropped(other.grid)))
+    else:
+        write_volume(label, Volume(np.where(reference.array == 2, 9, reference.array).astype(np.uint8), reference.grid))
+    assert voxelseg("train", data, "--out", tmp_path / "run", *TINY).refuses("tiny_1")
+    assert not list((tmp_path / "run").glob("fold_*/*.safetensors"))
+    assert no_leftovers(tmp_path)
+
+
+def _cropped(grid):
+    from dataclasses import replace
+
+    i, j, k = grid.shape_ijk
+    axis = grid.orientation.axes[0]
+    shape = [i, j, k]
+    shape[axis] -= 1
+    return replace(grid, shape_ijk=tuple(shape))
+
+
+def test_a_single_case_cannot_be_trained_and_held_out(voxelseg, data, tmp_path):
+    description = json.loads((data / "dataset.json").read_text())
+    (data / "dataset.json").write_text(json.dumps({**description, "training": description["training"][:1]}))
+    assert voxelseg("train", data, "--out", tmp_path / "run", *TINY).refuses("1 case: training needs a held-out case")
+
+
+def test_folds_of_other_cases_are_refused(voxelseg, data, tmp_path):
+    (tmp_path / "folds.json").write_text(json.dumps([{"train": ["tiny_0"], "val": ["somebody"]}]))
+    run = voxelseg("train", data, "--out", tmp_path / "run", *TINY, "--splits", tmp_path / "folds.json")
+    assert run.refuses(r"folds\.json: fold 0 names unknown cases: somebody")
+
+
+# -------------------------------------------------------------------------------------------- bad options and settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        (["--model", "mednext_z"], r"unknown model 'mednext_z' \(did you mean 'mednext_\w'\?\)"),
+        (["--set", "model.kernal_size=5"], r"no option 'kernal_size' \(did you mean 'kernel_size'\?\)"),
+        (["--set", "model.width=wide"], r"width"),
+        (["--set", "model.width=-1"], r"width"),
+        (["--set", "model.in_channels=3"], r"model\.in_channels: the data set decides this"),
+        (["--set", "train.lrr=1"], r"train has no 'lrr' \(did you mean 'lr'\?\)"),
+        (["--set", "trian.lr=1"], r"no section 'trian' \(did you mean 'train'\?\)"),
+        (["--set", "lr=1"], r"expected section\.key=value"),
+        (["--set", "train.lr=minus one"], r"train\.lr.*valid number"),
+        (["--set", "plan.patch_size=[1,2]"], r"plan\.patch_size"),
+        (["--set", "plan.patchsize=[1,2,3]"], r"did you mean 'patch_size'"),
+        (["--set", "train.precision=fp16"], r"fp16 needs a GPU"),
+        (["--budget", "soon"], r"expected a time such as"),
+        (["--budget", "5m", "--epochs", "3"], r"epochs and a budget both set"),
+        (["--epochs", "0"], r"Invalid value for '--epochs'"),
+        (["--fold", "7"], r"fold 7: the data set has folds 0 to \d"),
+        (["--fold", "first"], r"fold 'first': expected a number"),
+        (["--device", "tpu"], r"device 'tpu': expected cpu, cuda"),
+        (["--memory-gb", "0"], r"memory budget 0.0 GB"),
+        (["--workers", "0"], r"Invalid value for '--workers'"),
+        (["--seed", "-1"], r"Invalid value for '--seed'"),
+        (["--colour", "blue"], r"No such option: --colour"),
+        (["--splits", "nothing.json"], r"nothing\.json: file not found"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_unknown_and_impossible_options_are_refused_before_any_work(voxelseg, data, tmp_path, arguments, pattern):
+    result = voxelseg("train", data, "--out", tmp_path / "run", "--workers", "1", *arguments)
+    assert result.refuses(pattern)
+    assert not (tmp_path / "run" / "work" / "store").exists()
+    assert not list((tmp_path / "run").glob("fold_*")) or "fp16" in pattern
+
+
+def test_unknown_commands_are_refused_with_the_closest(voxelseg):
+    assert voxelseg("trian").refuses("No such command 'trian'", "train")
+
+
+def test_another_setting_for_a_run_that_is_there_is_named(voxelseg, tiny_run, tiny_msd, tmp_path):
+    run = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    result = voxelseg("train", tiny_msd, "--out", run, *TINY, "--set", "train.lr=0.5")
+    assert result.refuses(r"config\.train\.lr was 0\.001, now 0\.5", "Choose another --out")
+
+
+def test_a_run_of_another_data_set_is_named(voxelseg, tiny_run, data, tmp_path):
+    run = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    description = json.loads((data / "dataset.json").read_text())
+    description["labels"]["3"] = "cone"
+    (data / "dataset.json").write_text(json.dumps(description))
+    shutil.rmtree(run / "work")
+    assert voxelseg("train", data, "--out", run, *TINY).refuses("dataset.labels.classes was")
+
+
+# ---------------------------------------------------------------------------------------------------- bad predictions
+
+
+def test_predictions_of_bad_scans_name_them_all_and_keep_the_good(voxelseg, tiny_run, tiny_msd, tmp_path):
+    scans = shutil.copytree(tiny_msd / "imagesTs", tmp_path / "scans")
+    (scans / "bad_1.nii.gz").write_bytes(b"damaged")
+    (scans / "bad_2.nii.gz").write_bytes((scans / "tiny_4.nii.gz").read_bytes()[:400])
+    out = tmp_path / "out"
+    result = voxelseg("predict", tiny_run.folder, "--input", scans, "--output", out, "--device", "cpu")
+    assert result.refuses("2 of 4 cases could not be predicted, the others were", "bad_1", "bad_2")
+    assert {path.name for path in out.iterdir()} == {"tiny_4.nii.gz", "tiny_5.nii.gz", "prediction.json"}
+
+
+def test_another_number_of_channels_is_refused_before_any_work(voxelseg, tiny_run, tiny_msd, tmp_path):
+    scan = read_volume(tiny_msd / "imagesTs" / "tiny_4.nii.gz")
+    write_volume(tmp_path / "scans" / "two.nii.gz", Volume(np.concatenate([scan.array] * 2), scan.grid))
+    shutil.copy(tiny_msd / "imagesTs" / "tiny_5.nii.gz", tmp_path / "scans")
+    result = voxelseg("predict", tiny_run.folder, "--input", tmp_path / "scans", "--output", tmp_path / "out")
+    assert result.refuses(r"expects 1 channel\(s\) \(MRI\)", "two: 2 in two.nii.gz")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "other network", "foreign", "newer"])
+def test_bad_model_files_are_refused_with_their_path(voxelseg, tiny_run, tiny_msd, tmp_path, damage):
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path / "model.safetensors"
+    content = tiny_run.model.read_bytes()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif damage == "text":
+        path.write_text("model")
+    elif damage == "foreign":
+        save_file({"weight": torch.zeros(2)}, path)
+    elif damage == "newer":
+        path.write_bytes(content.replace(b'\\"format\\": 1', b'\\"format\\": 9', 1))
+    else:
+        good = load_checkpoint(tiny_run.model)
+        save_checkpoint(path, good.__class__(**{**vars(good), "model_options": {**good.model_options, "width": 5}}))
+    result = voxelseg("predict", path, "--input", tiny_msd, "--output", tmp_path / "out", "--device", "cpu")
+    assert result.refuses(r"model\.safetensors: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_of_other_classes_do_not_form_an_ensemble(voxelseg, tiny_run, tiny_msd, tmp_path):
+    run = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    good = load_checkpoint(tiny_run.model)
+    labels = good.labels.__class__(good.labels.classes[:1])
+    save_checkpoint(run / "fold_1" / "model.safetensors", good.__class__(**{**vars(good), "labels": labels}))
+    result = voxelseg("predict", run, "--input", tiny_msd, "--output", tmp_path / "out", "--device", "cpu")
+    assert result.refuses("the models differ in labels, patch or preprocessing")
+
+
+def test_inputs_and_runs_that_are_not_there_are_named(voxelseg, tiny_run, tiny_msd, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for run, source, pattern in (
+        (tiny_run.folder, tmp_path / "nothing", "nothing: not found"),
+        (tiny_run.folder, tmp_path / "empty", "neither scans nor a data set"),
+        (tmp_path / "empty", tiny_msd, "holds no trained model"),
+        (tmp_path / "nothing", tiny_msd, "nothing: not found"),
+    ):
+        assert voxelseg("predict", run, "--input", source, "--output", tmp_path / "out").refuses(pattern)
+    assert voxelseg("report", tmp_path / "empty").refuses(r"run\.json")
+
+
+# ----------------------------------------------------------------------------------------------- disk, rights, crashes
+
+
+def test_output_folders_that_cannot_be_written_are_refused_at_once(voxelseg, tiny_run, tiny_msd, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "out"
+    scores = ["evaluate", "--prediction", tiny_msd / "labelsTs", "--reference", tiny_msd / "labelsTs", "--out", out]
+    for command in (
+        ["train", tiny_msd, "--out", out],
+        ["train", tiny_msd, "--out", tmp_path / "run", "--work", out],
+        ["plan", tiny_msd, "--out", out],
+        ["predict", tiny_run.folder, "--input", tiny_msd, "--output", out, "--device", "cpu"],
+        scores,
+        ["report", tiny_run.folder, "--out", out / "report.html"],
+        ["demo", "--out", out],
+    ):
+        assert voxelseg(*command).refuses("cannot be written", "write permission|free disk space"), command[0]
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_folders_without_write_permission_are_refused(voxelseg, tiny_msd, tmp_path, monkeypatch):
+    real = os.access  # root may write anywhere, so the system's answer is played
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: not mode & os.W_OK and real(path, mode))
+    assert voxelseg("train", tiny_msd, "--out", tmp_path / "run", *TINY).refuses(r"Permission denied.*write permission")
+
+
+@pytest.mark.parametrize(("stage", "limit_kb"), [("train", 2), ("train", 40), ("predict", 1)])
+def test_a_full_disk_ends_in_one_message_and_leaves_no_half_written_file(tiny_run, tiny_msd, tmp_path, stage, limit_kb):
+    arguments = {
+        "train": ["train", tiny_msd, "--out", tmp_path / "out", *TINY],
+        "predict": ["predict", tiny_run.folder, "--input", tiny_msd, "--output", tmp_path / "out", "--device", "cpu"],
+    }[stage]
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_kb * 1024, limit_kb * 1024))
+
+    result = finished(started(*arguments, preexec_fn=limited, cwd=tmp_path))
+    assert result.refuses("cannot be written")
+    assert no_leftovers(tmp_path)
+
+
+def test_a_crash_of_ours_is_one_line_with_the_details_in_a_file(voxelseg, tiny_msd, tmp_path, monkeypatch):
+    from voxelseg.commands import checking
+
+    def broken(*_, **__):
+        raise ZeroDivisionError("our mistake")
+
+    monkeypatch.setattr(checking, "check_dataset", broken)
+    result = voxelseg("check", tiny_msd)
+    assert result.code == 2
+    assert result.err.startswith("internal error: ZeroDivisionError: our mistake\nDetails are in ")
+    assert "Traceback" in (tmp_path / "voxelseg-error.log").read_text()
+
+
+def test_a_system_error_that_nobody_expected_is_still_one_message(voxelseg, tiny_msd, monkeypatch):
+    from voxelseg.commands import checking
+
+    def unreadable(*_, **__):
+        raise PermissionError(13, "Permission denied", "/root/secret")
+
+    monkeypatch.setattr(checking, "check_dataset", unreadable)
+    assert voxelseg("check", tiny_msd).refuses(r"error: /root/secret: Permission denied")
+
+
+# ---------------------------------------------------------------------------------------------------------- Ctrl-C
+
+
+def test_ctrl_c_in_this_process_is_one_message_and_exit_code_2(voxelseg, tiny_msd, monkeypatch):
+    from voxelseg.commands import checking
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checking, "check_dataset", interrupted)
+    result = voxelseg("check", tiny_msd)
+    assert (result.code, result.err) == (2, "stopped. What is finished is kept; the same command continues.\n")
+
+
+def test_ctrl_c_during_training_saves_the_state_and_the_same_command_finishes(tiny_msd, tmp_path):
+    arguments = ["train", tiny_msd, "--out", tmp_path / "run", *TINY]
+    arguments[arguments.index("train.steps_per_epoch=2")] = "train.steps_per_epoch=1000000"
+    arguments[arguments.index("train.workers=0")] = "train.workers=1"
+    process = started(*arguments, cwd=tmp_path)
+    log = tmp_path / "run" / "fold_0" / "log.jsonl"
+    _wait_for(lambda: log.is_file() and log.stat().st_size > 0)
+    time.sleep(1.0)  # into the start of the worker, which the terminal interrupts too
+    os.killpg(process.pid, signal.SIGINT)
+    result = finished(process)
+    assert result.code == 2
+    assert result.err.rstrip().endswith("stopped; the state is saved. The same command continues the training.")
+    assert "Traceback" not in result.err
+    assert (tmp_path / "run" / "fold_0" / "training_state.pt").is_file()
+    assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == ["start", "stop"]
+
+
+def test_ctrl_c_while_cases_are_prepared_is_one_message(tiny_msd, tmp_path):
+    process = started("plan", tiny_msd, "--out", tmp_path / "work", "--device", "cpu", "--workers", "2", cwd=tmp_path)
+    _wait_for(lambda: (tmp_path / "work").is_dir())
+    time.sleep(0.3)  # the workers are still importing
+    os.killpg(process.pid, signal.SIGINT)
+    result = finished(process)
+    assert (result.code, result.err) == (2, "stopped. What is finished is kept; the same command continues.\n")
+
+
+def _wait_for(condition):
+    end = time.monotonic() + 40
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
