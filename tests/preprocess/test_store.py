@@ -234,6 +234,12 @@ def test_bad_cases_are_listed_together_and_the_good_ones_are_made(write_set, pla
     assert sorted(folder.name for folder in (tmp_path / "store").iterdir()) == ["a", "e"]
 
 
+def test_label_values_outside_the_description_are_an_error(write_set, plan, tmp_path):
+    dataset = write_set("a", labels=parse_labels({"background": 0, "liver": 1}))
+    with pytest.raises(DataError, match=r"label_0.nii.gz: label values \[2\] in 24 voxels .*known: \[0, 1\]"):
+        store_dataset(dataset, plan, tmp_path / "store")
+
+
 def test_a_case_without_label_and_one_with_wrong_channels_are_errors(write_set, plan, tmp_path):
     dataset = write_set("a")
     unlabelled = dataclasses.replace(dataset, cases=(dataclasses.replace(dataset.cases[0], label=None),))

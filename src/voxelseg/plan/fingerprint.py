@@ -103,6 +103,17 @@ def check_intensities(image: npt.NDArray[Any]) -> None:
         )
 
 
+def check_label_values(label: Volume, labels: LabelScheme, path: Path) -> None:
+    """DataError naming `path` if the label map holds values that the data set's description does not know."""
+    known = sorted(labels.known_values)
+    strange = label.array[~np.isin(label.array, known)]
+    if strange.size:
+        raise DataError(
+            f"{path}: label values {np.unique(strange)[:5].tolist()} in {strange.size} voxels are not in the data "
+            f"set's description (known: {known}). Correct the label map, or add the values under 'labels'."
+        )
+
+
 def _class_geometry(
     label: Volume, labels: LabelScheme
 ) -> tuple[dict[str, float], dict[str, Spacing], dict[str, Spacing]]:
@@ -143,16 +154,6 @@ def _rounded(values_mm: npt.NDArray[np.float64]) -> Spacing:
     return (d, h, w)
 
 
-def _check_values(label: Volume, labels: LabelScheme, path: Path) -> None:
-    known = sorted(labels.known_values)
-    strange = label.array[~np.isin(label.array, known)]
-    if strange.size:
-        raise DataError(
-            f"{path}: label values {np.unique(strange)[:5].tolist()} in {strange.size} voxels are not in the dataset "
-            f"description (known: {known}). Correct the label map, or add the values under 'labels'."
-        )
-
-
 def _measure(case: Case, *, labels: LabelScheme, channels: int) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
     """Fingerprint of one case, and sampled foreground intensities (channels, samples)."""
     image = read_channels(case.images)
@@ -168,7 +169,7 @@ def _measure(case: Case, *, labels: LabelScheme, channels: int) -> tuple[CaseFin
         check_intensities(image.array)
     except DataError as error:
         raise DataError(f"case {case.id}: {error}") from error
-    _check_values(label, labels, case.label)
+    check_label_values(label, labels, case.label)
     volumes, centroids, spreads = _class_geometry(label, labels)
     foreground = np.flatnonzero(np.isin(label.array[0], sorted(labels.known_values - {0, labels.ignore})))
     if foreground.size > SAMPLES_PER_CASE:

@@ -34,6 +34,7 @@ from voxelseg.files import (
 from voxelseg.geometry import Shape
 from voxelseg.io import read_channels, read_label
 from voxelseg.parallel import attempt, map_unordered, raise_together
+from voxelseg.plan.fingerprint import check_label_values
 from voxelseg.plan.plan import Plan
 from voxelseg.preprocess.case import preprocess_image, preprocess_label
 
@@ -252,12 +253,7 @@ def _preprocessed(case: Case, plan: Plan, labels: LabelScheme) -> tuple[npt.NDAr
             f"{case.label}: shape {reference.shape_dhw} against {placement.grid.shape_dhw} of its image (D, H, W). "
             "Resample the label map onto the image's grid, or run `voxelseg check` to see all such cases."
         )
-    unknown = sorted(set(np.unique(reference.array).tolist()) - labels.known_values)
-    if unknown:
-        raise DataError(
-            f"{case.label}: label values {unknown} are not in the data set's description "
-            f"(known: {sorted(labels.known_values)}). Correct the label map, or add the values under 'labels'."
-        )
+    check_label_values(reference, labels, case.label)
     return image, preprocess_label(reference, placement, labels)
 
 
