@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -362,6 +363,20 @@ def test_a_full_disk_ends_in_one_message_and_leaves_no_half_written_file(tiny_ru
     assert no_leftovers(tmp_path)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_store_is_reported_with_the_worker_s_own_error(voxelseg, tiny_msd, tmp_path, workers):
+    arguments = ["train", tiny_msd, "--out", tmp_path / "run", *TINY, "--set", f"train.workers={workers}"]
+    assert voxelseg(*arguments, "--set", "train.lr=0.1").code == 0
+    for image in (tmp_path / "run" / "work" / "store").glob("*/image.b2nd"):
+        content = bytearray(image.read_bytes())
+        content[200:] = bytes(len(content) - 200)  # the size stays as it was recorded
+        image.write_bytes(content)
+    shutil.rmtree(tmp_path / "run" / "fold_0")
+    result = voxelseg(*arguments, "--set", "train.lr=0.1")
+    assert result.refuses(r"image\.b2nd: damaged", "Delete its folder")
+    assert ("a process that loads patches failed" in result.err) == bool(workers)
+
+
 def test_a_crash_of_ours_is_one_line_with_the_details_in_a_file(voxelseg, tiny_msd, tmp_path, monkeypatch):
     from voxelseg.commands import checking
 
@@ -423,6 +438,35 @@ def test_ctrl_c_while_cases_are_prepared_is_one_message(tiny_msd, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     result = finished(process)
     assert (result.code, result.err) == (2, "stopped. What is finished is kept; the same command continues.\n")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
+@pytest.mark.parametrize("stage", ["plan", "train"])
+def test_a_killed_command_leaves_no_process_behind(tiny_msd, tmp_path, stage):
+    arguments = {
+        "plan": ["plan", tiny_msd, "--out", tmp_path / "out", "--device", "cpu", "--workers", "2"],
+        "train": ["train", tiny_msd, "--out", tmp_path / "out", *TINY, "--set", "train.workers=1"],
+    }[stage]
+    if stage == "train":
+        arguments[arguments.index("train.steps_per_epoch=2")] = "train.steps_per_epoch=1000000"
+    process = started(*arguments, cwd=tmp_path)
+    _wait_for(lambda: len(_processes_of(process.pid)) >= 3 + (stage == "train"))  # tracker, workers, their server
+    process.kill()
+    process.communicate()
+    _wait_for(lambda: not _processes_of(process.pid))
+
+
+def _processes_of(session):
+    """Living processes of the session that a command was started in."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
 
 
 def _wait_for(condition):

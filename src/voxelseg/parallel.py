@@ -1,13 +1,16 @@
 """Work spread over processes, with the worker's own error reaching the user."""
 
+import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context, parent_process, resource_tracker
+from multiprocessing.connection import wait as wait_for_connection
 from typing import TypeVar
 
 from voxelseg.errors import DataError, WorkerError
@@ -32,6 +35,21 @@ def interrupts_left_to_parent() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent(*_: object) -> None:
+    """Let this process end as soon as its parent does, however that ended; for workers to call when they start.
+
+    Without it, workers of a killed process wait for work for ever, with all their memory.
+    """
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    wait_for_connection([sentinel])
+    os._exit(1)
 
 
 def attempt(function: Callable[[Item], Result], item: Item) -> Result | DataError:
@@ -64,7 +82,7 @@ def map_unordered(
         for position, item in enumerate(items):
             yield position, function(item)
         return
-    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"), initializer=end_with_parent)
     in_flight: dict[Future[Result], int] = {}
     upcoming = iter(range(len(items)))
     try:

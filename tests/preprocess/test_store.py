@@ -182,7 +182,7 @@ def test_damage_met_while_reading_names_the_file_and_the_remedy(write_set, plan,
     (case.folder / "image.b2nd").write_bytes(whole[: len(whole) // 2] if content is None else content)
     (case.folder / "foreground.npz").write_bytes(b"")
     fresh = StoredCase("a", case.folder)
-    with pytest.raises(DataError, match=r"image.b2nd: damaged or missing .*run `voxelseg preprocess` again"):
+    with pytest.raises(DataError, match=r"image.b2nd: damaged or missing .*run the same command again"):
         fresh.image[:, :2, :2, :2]
     with pytest.raises(DataError, match=r"foreground.npz: damaged or missing"):
         fresh.voxels_of_class(0)

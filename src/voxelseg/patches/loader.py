@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from voxelseg.errors import WorkerError
 from voxelseg.geometry import Shape
-from voxelseg.parallel import interrupts_left_to_parent
+from voxelseg.parallel import end_with_parent, interrupts_left_to_parent
 from voxelseg.patches.augmentation import (
     AugmentationConfig,
     apply_spatial,
@@ -76,6 +76,7 @@ def load_batches(source: PatchSource, *, first_sample: int, workers: int, pin_me
         pin_memory=pin_memory,
         prefetch_factor=3 if workers else None,
         multiprocessing_context="forkserver" if workers else None,
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # else the loader draws a number from the global one
     )
     try:

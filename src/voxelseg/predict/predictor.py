@@ -26,7 +26,6 @@ class Predictor:
         device: str | torch.device = "cpu",
         overlap: float = 0.5,
         tta: bool = False,
-        batch_size: int = 1,
     ) -> None:
         """`tta` averages over mirrored versions along the plan's mirror axes, never along others.
 
@@ -47,7 +46,7 @@ class Predictor:
         self.device = torch.device(device)
         self.overlap = overlap
         self.mirror_axes = self.plan.mirror_axes if tta else ()
-        self.batch_size = batch_size
+        self.batch_size = self.plan.batch_size if self.device.type == "cuda" else 1  # a batch saves no time on a CPU
         self.networks = [checkpoint.build().to(self.device) for checkpoint in checkpoints]
 
     def probabilities(

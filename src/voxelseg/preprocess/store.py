@@ -48,7 +48,7 @@ BLOCK = 16
 
 _IMAGE, _LABEL, _FOREGROUND, _DESCRIPTION = "image.b2nd", "label.b2nd", "foreground.npz", "case.json"
 _LABELLED = "labelled"
-_REMEDY = "Delete its folder and run `voxelseg preprocess` again."
+_REMEDY = "Delete its folder and run the same command again."
 
 
 @dataclass(frozen=True)
