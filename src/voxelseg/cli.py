@@ -62,14 +62,18 @@ Model = Annotated[str, typer.Option(metavar="NAME", help="Network; `voxelseg mod
 Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N, or auto.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any setting, repeatable, as in train.lr=1e-3."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any setting of docs/reference/configuration.md, as in train.lr=1e-3; may be repeated.",
+    ),
 ]
 Memory = Annotated[
     float | None,
     typer.Option(metavar="GB", help="Memory budget of a training step, for a new plan. [default: cpu 3, cuda 8]"),
 ]
 Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes that read and prepare cases.")]
-Json = Annotated[bool, typer.Option("--json/--no-json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json/--no-json", show_default=False, help="Print JSON for machines.")]
 
 
 def _progress_console() -> Console:
@@ -148,7 +152,7 @@ def train(
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the weights and all that is drawn.")] = 0,
     device: Device = "auto",
     work: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of `voxelseg plan`. [default: RUN/work]")
+        Path | None, typer.Option(metavar="DIR", help="Folder of `voxelseg plan`. [default: work in --out]")
     ] = None,
     splits: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON file with folds, as nnU-Net's splits_final.json.")
@@ -190,10 +194,16 @@ def predict(
         str | None, typer.Option(metavar="FOLDS", help="Folds to average, such as 0,1. [default: all trained]")
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities/--no-probabilities", help="Also write probabilities, one 4D file each.")
+        bool,
+        typer.Option(
+            "--probabilities/--no-probabilities",
+            show_default=False,
+            help="Also write probabilities, one 4D file per scan.",
+        ),
     ] = False,
     tta: Annotated[
-        bool, typer.Option("--tta/--no-tta", help="Average over mirrored scans along the plan's mirror axes.")
+        bool,
+        typer.Option("--tta/--no-tta", show_default=False, help="Average over scans mirrored along the plan's axes."),
     ] = False,
     overlap: Annotated[
         float, typer.Option(metavar="SHARE", min=0.0, max=0.9, help="Part of a window that the next one covers.")
@@ -224,7 +234,10 @@ def evaluate(
     out: Out,
     tolerance_mm: Annotated[float, typer.Option(metavar="MM", min=0.0, help="Of surface Dice.")] = 1.0,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing/--no-allow-missing", help="Leave out references without prediction.")
+        bool,
+        typer.Option(
+            "--allow-missing/--no-allow-missing", show_default=False, help="Leave out references without prediction."
+        ),
     ] = False,
     workers: Workers = 2,
 ) -> None:
