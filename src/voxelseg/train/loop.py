@@ -35,6 +35,8 @@ SAVE_EVERY_S = 300.0
 """Epochs may be long on a CPU: no more than this is lost when the process is killed."""
 VALIDATION_TIME_SHARE = 0.03
 """Running validation is skipped while it has taken more than this share of the time, except at the end."""
+_WORKERS = {"cpu": 1, "cuda": 8}
+"""Processes that make patches, unless the user says how many."""
 MOST_OVERFLOWS = 50
 """Steps in a row that loss scaling may skip in float16 before the training counts as diverged."""
 
@@ -121,6 +123,9 @@ class Trainer:
             seed=source.seed + 1,
         )
         self._overflows = 0
+        self._started = self._saved = clock()
+        self._idle_since: float | None = None
+        self._longest_step_s = 0.0
 
     @property
     def result(self) -> Network:
@@ -150,54 +155,51 @@ class Trainer:
         Saves the state after each epoch, and more often if epochs are long. Raises StoppedError after Ctrl-C, with the
         state saved, and VoxelsegError if loss or gradients are no longer numbers.
         """
-        counters = self.counters
+        counters, config = self.counters, self.config
         self._write_event("resume" if counters.step else "start")
-        started = self.clock() - counters.elapsed_s
-        saved = self.clock()
-        waiting_since: float | None = None
-        longest_step = 0.0
-        workers = self.config.workers if self.config.workers is not None else (1 if self.device.type == "cpu" else 8)
+        self._started = self._saved = self.clock()
+        self._started -= counters.elapsed_s
+        self._idle_since = None
         batches = load_batches(
             self.source,
             first_sample=counters.step * self.source.batch_size,
-            workers=workers,
+            workers=config.workers if config.workers is not None else _WORKERS[self.device.type],
             pin_memory=self.device.type == "cuda",
         )
         with _stop_requests() as stop:
             while not self.finished:
-                image, target = next(batches)
-                if waiting_since is None:  # the first batch waits for the workers to start
-                    waiting_since = self.clock()
-                loss = self._step(image, target)
-                counters.step += 1
-                counters.loss_sum += loss
-                counters.loss_count += 1
-                counters.elapsed_s = self.clock() - started
-                longest_step = max(0.9 * longest_step, self.clock() - waiting_since)
-                counters.time_is_up = self._next_step_is_too_long(longest_step)
-                epoch_is_over = self._epoch_is_over()
-                if epoch_is_over:
-                    began = self.clock()
-                    self._end_epoch(started)
-                if epoch_is_over or stop.is_set() or self.clock() - saved > SAVE_EVERY_S:
+                loss = self._timed_step(*next(batches))
+                if self._epoch_is_over():
+                    self._end_epoch()
+                elif stop.is_set() or self.clock() - self._saved > SAVE_EVERY_S:
                     self.save_state()
-                    saved = self.clock()
-                if epoch_is_over:
-                    counters.closing_s = max(counters.closing_s, self.clock() - began)
                 if stop.is_set():
                     self._write_event("stop")
                     raise StoppedError("stopped; the state is saved. The same command continues the training.")
                 self._report(loss)
-                waiting_since = self.clock()
+                self._idle_since = self.clock()
         self._write_event("end")
 
     def _write_event(self, event: str) -> None:
         counters = self.counters
         self.log.write(event, step=counters.step, epoch=counters.epoch, elapsed_s=counters.elapsed_s, time=time.time())
 
-    def _next_step_is_too_long(self, step_s: float) -> bool:
-        budget_s = self.config.budget_s
-        return budget_s is not None and self.counters.elapsed_s + step_s > self._seconds_for_steps(budget_s)
+    def _timed_step(self, image: Tensor, target: Tensor) -> float:
+        """Loss of a step, which is counted, and its time with the wait for its batch."""
+        counters = self.counters
+        # The first batch waits for the workers to start, which says nothing about steps.
+        waiting_since = self.clock() if self._idle_since is None else self._idle_since
+        loss = self._step(image, target)
+        now = self.clock()
+        counters.step += 1
+        counters.loss_sum += loss
+        counters.loss_count += 1
+        counters.elapsed_s = now - self._started
+        self._longest_step_s = max(0.9 * self._longest_step_s, now - waiting_since)
+        if self.config.budget_s is not None:
+            ends = counters.elapsed_s + self._longest_step_s
+            counters.time_is_up = ends > self._seconds_for_steps(self.config.budget_s)
+        return loss
 
     def _epoch_is_over(self) -> bool:
         if self.config.budget_s is None:
@@ -248,13 +250,13 @@ class Trainer:
         for average, current in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             average.copy_(current)
 
-    def _end_epoch(self, started: float) -> None:
-        counters = self.counters
+    def _end_epoch(self) -> None:
+        """Validate if that is affordable, log, and save the state."""
+        counters, began = self.counters, self.clock()
         validation_loss: float | None = None
         dice: dict[str, float] = {}
         affordable = counters.validation_s <= VALIDATION_TIME_SHARE * counters.elapsed_s
         if self.validation.places and (affordable or self.finished or self.config.schedule == "plateau"):
-            began = self.clock()
             validation_loss, dice = self.validation(
                 self.result, self.loss, device=self.device, precision=self.precision
             )
@@ -263,7 +265,7 @@ class Trainer:
             counters.mean_dice = sum(defined) / len(defined) if defined else None
             if self.config.schedule == "plateau":
                 self.plateau.update(validation_loss)
-        counters.elapsed_s = self.clock() - started
+        counters.elapsed_s = self.clock() - self._started
         self.log.write(
             "epoch",
             epoch=counters.epoch,
@@ -279,6 +281,8 @@ class Trainer:
         counters.epoch += 1
         if self.config.budget_s is not None:  # a step longer than a fiftieth of the budget ends several epochs at once
             counters.epoch = max(counters.epoch, int(self.progress * BUDGET_EPOCHS))
+        self.save_state()
+        counters.closing_s = max(counters.closing_s, self._saved - began)
 
     def _report(self, loss: float) -> None:
         if self.on_progress is None:
@@ -308,6 +312,7 @@ class Trainer:
                 torch.save(state, temporary)
             except RuntimeError as error:  # what torch makes of a full disk
                 raise write_error(path, error) from error
+        self._saved = self.clock()
 
     def load_state(self) -> bool:
         """Continue from the saved state; False if there is none, CheckpointError if it does not fit."""
