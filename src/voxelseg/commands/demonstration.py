@@ -18,6 +18,13 @@ from voxelseg.files import make_folder
 from voxelseg.phantom import make_phantom
 
 MODEL = "mednext_xs"
+SETTINGS = (
+    "plan.spacing_mm=[4.0,3.3,3.3]",  # a little coarser than the scans, so that minutes hold hundreds of steps
+    "plan.patch_size=[32,48,64]",
+    "plan.batch_size=2",
+    "train.lr=2e-3",
+    "train.warmup=0.05",
+)
 
 
 def demo(out: PathLike = "demo", *, budget: str = "4m", seed: int = 0, console: Console | None = None) -> Evaluation:
@@ -41,7 +48,7 @@ def demo(out: PathLike = "demo", *, budget: str = "4m", seed: int = 0, console: 
         raise DataError(f"{data}: the embedded data set has errors. Delete {folder} and run the demo again.")
 
     words.rule(f"3. Plan, preprocess, train {MODEL} for {budget}, score the held-out fold", align="left")
-    run = train(data, folder / "run", model=MODEL, budget=budget, seed=seed, console=console)
+    run = train(data, folder / "run", model=MODEL, budget=budget, seed=seed, settings=SETTINGS, console=console)
 
     words.rule("4. Predict and score the test cases", align="left")
     predictions = folder / "predictions"
