@@ -17,9 +17,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 _HEAD = """# Configuration
 
-Set any key with `--set section.key=value` (the value is YAML, so lists are `[1,2,3]`). Keys of `model` are the options of
-the network's config class, as in `--set model.kernel_size=5`. Keys of `plan` replace what the planner decided; they can
-also be changed in `plan.json`. An unknown key is an error.
+Set any key with `--set section.key=value` (the value is YAML, so lists are `[1,2,3]`). Keys of `model` are the
+options of the network's config class, as in `--set model.kernel_size=5`. Keys of `plan` replace what the planner
+decided; they can also be changed in `plan.json`. An unknown key is an error.
 
 This page is made by `python docs/generate_reference.py` from the classes.
 """

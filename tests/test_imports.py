@@ -50,7 +50,8 @@ def _imports(path: Path) -> list[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             assert node.module is not None
-            found += [f"{node.module}.{alias.name}" if node.module == "voxelseg" else node.module for alias in node.names]
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += names if node.module == "voxelseg" else [node.module]
     return [name for name in found if name.startswith("voxelseg.")]
 
 
