@@ -348,7 +348,7 @@ def test_folders_without_write_permission_are_refused(voxelseg, tiny_msd, tmp_pa
     assert voxelseg("train", tiny_msd, "--out", tmp_path / "run", *TINY).refuses(r"Permission denied.*write permission")
 
 
-@pytest.mark.parametrize(("stage", "limit_kb"), [("train", 2), ("train", 40), ("predict", 1)])
+@pytest.mark.parametrize(("stage", "limit_kb"), [("train", 40), ("predict", 1)])
 def test_a_full_disk_ends_in_one_message_and_leaves_no_half_written_file(tiny_run, tiny_msd, tmp_path, stage, limit_kb):
     arguments = {
         "train": ["train", tiny_msd, "--out", tmp_path / "out", *TINY],
@@ -440,6 +440,7 @@ def test_ctrl_c_while_cases_are_prepared_is_one_message(tiny_msd, tmp_path):
     assert (result.code, result.err) == (2, "stopped. What is finished is kept; the same command continues.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
 @pytest.mark.parametrize("stage", ["plan", "train"])
 def test_a_killed_command_leaves_no_process_behind(tiny_msd, tmp_path, stage):
