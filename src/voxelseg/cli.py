@@ -1,6 +1,6 @@
 """The command line: one verb per function of `voxelseg.commands`; parsing and printing only.
 
-What a command finds out goes to standard output, progress and errors to standard error.
+What a command is asked for goes to standard output, progress, remarks and errors to standard error.
 """
 
 import json
@@ -86,7 +86,11 @@ def demo(
     budget: Annotated[str, typer.Option(metavar="TIME", help="Training time, such as 4m.")] = "4m",
 ) -> None:
     """Do the whole main job on an embedded data set: make, check, train, predict, evaluate, report."""
-    commands.demo(out, budget=budget, console=_progress_console())
+    from voxelseg.evaluate import class_table
+
+    scores = commands.demo(out, budget=budget, console=_progress_console())
+    Console().print(class_table(scores))
+    print(f"Mean foreground Dice on {len(scores.cases)} test cases: {scores.mean('dice'):.3f}")
 
 
 @app.command(short_help="Find every problem of a data set before it costs time.")

@@ -12,7 +12,7 @@ from voxelseg.commands.scoring import evaluate
 from voxelseg.commands.training import train
 from voxelseg.data.checks import print_report
 from voxelseg.errors import DataError
-from voxelseg.evaluate import Evaluation, class_table
+from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate.evaluation import SUMMARY_FILE
 from voxelseg.files import make_folder
 from voxelseg.phantom import make_phantom
@@ -57,7 +57,6 @@ def demo(out: PathLike = "demo", *, budget: str = "4m", seed: int = 0, console: 
 
     words.rule("5. Report", align="left")
     page = report(run.folder, folder / "report.html")
-    words.print(class_table(scores))
     for what, where in (
         ("data set", data),
         ("model", run.model_file(0)),
@@ -66,5 +65,4 @@ def demo(out: PathLike = "demo", *, budget: str = "4m", seed: int = 0, console: 
         ("report", page),
     ):
         words.print(f"{what:>12}  {where}", highlight=False, soft_wrap=True)
-    words.print(f"\nMean foreground Dice on {len(scores.cases)} test cases: {scores.mean('dice'):.3f}", highlight=False)
     return scores
