@@ -71,7 +71,7 @@ class Outcome:
 
 
 def stages(folder: Path, *, num_training: int = 6, num_test: int = 4) -> list[Stage]:
-    """The three stages on a phantom in `folder`; each builds on the undisturbed outputs of the one before."""
+    """The three stages on a phantom in `folder`; training prepares its own data, prediction takes its run."""
     data = make_phantom(folder / "data", num_training=num_training, num_test=num_test)
     planned = folder / "planned"
     _run(["plan", data, "--out", planned, "--model", "mednext_xs", "--device", "cpu"])
@@ -82,7 +82,6 @@ def stages(folder: Path, *, num_training: int = 6, num_test: int = 4) -> list[St
     def copy_nothing(here: Path) -> None:
         here.mkdir(parents=True)
 
-    work = folder / "preprocess" / "undisturbed" / "work"
     run = folder / "train" / "undisturbed" / "run"
     return [
         Stage(
@@ -94,7 +93,7 @@ def stages(folder: Path, *, num_training: int = 6, num_test: int = 4) -> list[St
         Stage(
             "train",
             copy_nothing,
-            lambda here: ["train", data, "--out", here / "run", "--work", work, *TRAINING],
+            lambda here: ["train", data, "--out", here / "run", *TRAINING],
             lambda here: _trained(here / "run"),
         ),
         Stage(

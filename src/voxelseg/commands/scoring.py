@@ -8,7 +8,7 @@ from voxelseg.commands.display import PathLike, counting_bar, say
 from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate import evaluate as evaluate_folders
 from voxelseg.evaluate.evaluation import CASES_FILE, SUMMARY_FILE
-from voxelseg.files import make_folder
+from voxelseg.files import make_folder, unfinished
 
 
 def evaluate(
@@ -27,6 +27,7 @@ def evaluate(
     """
     folder = Path(out)
     make_folder(folder)
+    unfinished(folder)
     with counting_bar(console, "scoring") as update:
         evaluation = evaluate_folders(
             Path(prediction),

@@ -12,7 +12,7 @@ from typing import Any
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.errors import DataError
-from voxelseg.files import make_folder, read_json, sha256_of_json, write_json
+from voxelseg.files import make_folder, read_json, sha256_of_json, unfinished, write_json
 from voxelseg.plan.fingerprint import Fingerprint, compute_fingerprint, read_fingerprint
 from voxelseg.plan.plan import Plan, read_plan
 from voxelseg.preprocess.store import StoredCase, store_dataset
@@ -58,6 +58,7 @@ class WorkFolder:
         another data set, VoxelsegError if it cannot be written.
         """
         make_folder(self.folder)
+        unfinished(self.folder)
         record = {"path": str(data.resolve()), "inputs_sha256": _state_of_inputs(dataset)}
         known = self._record() if self._record_path.is_file() else {}
         if known.get("path", record["path"]) != record["path"]:
