@@ -178,21 +178,22 @@ def _run(arguments: Sequence[str | Path]) -> float:
 
 def _killed(arguments: Sequence[str | Path], moment: float, *, with_workers: bool) -> bool:
     """Whether the command still ran `moment` seconds after its start, and so was killed; CorruptError if it failed."""
-    process = subprocess.Popen(
-        _command(arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        code = process.wait(timeout=moment)
-    except subprocess.TimeoutExpired:
-        if with_workers:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.wait()
-        return True
-    if code != 0:
-        words = process.stderr.read() if process.stderr else ""
-        raise CorruptError(f"`voxelseg {arguments[0]}`, started again, ended with exit code {code}:\n{words}")
+    with tempfile.TemporaryFile("w+") as words:
+        process = subprocess.Popen(_command(arguments), stdout=subprocess.DEVNULL, stderr=words, start_new_session=True)
+        try:
+            code = process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            if with_workers:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                process.kill()
+            process.wait()
+            return True
+        if code != 0:
+            words.seek(0)
+            raise CorruptError(
+                f"`voxelseg {arguments[0]}`, started again, ended with exit code {code}:\n{words.read()}"
+            )
     return False
 
 
