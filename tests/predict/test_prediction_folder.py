@@ -103,6 +103,15 @@ def test_what_is_not_current_is_made_again(cases, out, change):
     assert predictor.asked == 2 + (1 if change in ("scan", "lost output") else 2)
 
 
+def test_a_label_map_whose_scan_is_gone_does_not_count_as_made(cases, out):
+    predict_cases(Brightness(), cases, folder(out))
+    cases[0].images[0].unlink()
+    for model in ("m", "another"):
+        assert not folder(out, model=model).holds(cases[0])
+        with pytest.raises(DataError, match=r"1 of 2 cases could not be predicted.*\n  a: "):
+            predict_cases(Brightness(), cases, folder(out, model=model))
+
+
 def test_probabilities_of_another_model_do_not_stay_beside_a_new_label_map(cases, out):
     predict_cases(Brightness(), cases, folder(out, probabilities=True))
     predict_cases(Brightness(), cases[:1], folder(out, model="another"))

@@ -12,7 +12,6 @@ from voxelseg.commands.display import PathLike, counting_bar, say
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.errors import ConfigError
-from voxelseg.files import make_folder
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import make_plan
@@ -44,7 +43,6 @@ def plan(
     dataset = read_dataset(data)
     check_model(model, dataset, config)
     work = WorkFolder(Path(out))
-    make_folder(work.folder)
     fingerprint = measure(work, Path(data), dataset, workers=workers, console=console)
     planned = plan_from(fingerprint, dataset, model, config, on, memory_gb)
     planned.write(work.plan_path)

@@ -1,6 +1,6 @@
 """The command `train`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from voxelseg.evaluate import class_table
 from voxelseg.files import make_folder
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan, read_plan
+from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
 from voxelseg.train.config import RunConfig, build_config
 from voxelseg.train.fold import train_fold, validate_fold
@@ -58,7 +59,6 @@ def train(
     run_folder = Path(out)
     make_folder(run_folder)
     folder = WorkFolder(Path(work) if work is not None else run_folder / "work")
-    make_folder(folder.folder)
     fingerprint = measure(folder, Path(data), dataset, workers=workers, console=console)
     planned = _training_plan(run_folder, folder, fingerprint, dataset, model, config, on, memory_gb)
     run = open_run(
@@ -77,18 +77,7 @@ def train(
         console.print(plan_table(planned))
     stored = store(folder, dataset, planned, workers=workers, console=console)
     for number in chosen:
-        with training_bar(console, f"training fold {number}") as show:
-            train_fold(run, number, stored, on_progress=show)
-        held_out = len(run.splits[number].validation)
-        with counting_bar(console, f"validating fold {number}", total=held_out) as update:
-            evaluation = validate_fold(
-                run,
-                number,
-                workers=workers,
-                progress=lambda done, case: update(done, note=case),
-            )
-        if console is not None:
-            console.print(class_table(evaluation))
+        _train_and_score(run, number, stored, workers=workers, console=console)
     say(
         console,
         f"Wrote {', '.join(str(run.model_file(number)) for number in chosen)}.",
@@ -96,6 +85,18 @@ def train(
         f"voxelseg predict {out} --input SCANS --output DIR",
     )
     return run
+
+
+def _train_and_score(
+    run: Run, fold: int, stored: Mapping[str, StoredCase], *, workers: int, console: Console | None
+) -> None:
+    with training_bar(console, f"training fold {fold}") as show:
+        train_fold(run, fold, stored, on_progress=show)
+    held_out = len(run.splits[fold].validation)
+    with counting_bar(console, f"validating fold {fold}", total=held_out) as update:
+        scores = validate_fold(run, fold, workers=workers, progress=lambda done, case: update(done, note=case))
+    if console is not None:
+        console.print(class_table(scores))
 
 
 def _chosen_folds(text: str, count: int) -> list[int]:

@@ -53,8 +53,9 @@ class PredictionFolder:
 
     def holds(self, case: Case) -> bool:
         """Whether `case` was predicted with these settings and its scan has not changed since."""
+        scan = _scan_state(case)
         files = [self.label_map(case), *([self.probability_map(case)] if self.probabilities else [])]
-        return self._scans.get(case.id) == _scan_state(case) and all(file.is_file() for file in files)
+        return scan is not None and self._scans.get(case.id) == scan and all(file.is_file() for file in files)
 
     def open(self) -> None:
         """Make the folder ready to be written; raises VoxelsegError before any work if it cannot be."""
