@@ -42,3 +42,8 @@ def test_readme_shows_the_lines_that_make_runs():
     for line in recipe:
         command = line.replace("$(BIN)", ".venv/bin").removeprefix(".venv/bin/")
         assert command in readme.replace(".venv/bin/", ""), command
+
+
+def test_every_setting_says_what_it_means():
+    lines = (ROOT / "docs/reference/configuration.md").read_text().splitlines()
+    assert not [line for line in lines if line.endswith("|  |")]

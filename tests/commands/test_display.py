@@ -1,8 +1,10 @@
 import io
+import shutil
 
 from rich.console import Console
 
-from voxelseg.commands.display import counting_bar, say, training_bar
+from voxelseg.commands.display import counting_bar, say, say_left_out, training_bar
+from voxelseg.data.layouts import read_dataset
 from voxelseg.train.loop import Progress
 
 
@@ -21,6 +23,17 @@ def test_a_command_says_what_it_wrote_and_what_may_follow():
     say(shown, "Wrote [a] plan.", "voxelseg train", "voxelseg predict")
     assert shown.file.getvalue() == "Wrote [a] plan.\nNext:\n  voxelseg train\n  voxelseg predict\n"
     say(None, "silent")
+
+
+def test_cases_that_a_layout_left_out_are_named(tiny_msd, tmp_path):
+    data = shutil.copytree(tiny_msd, tmp_path / "Task01_Tiny")
+    shown = console(terminal=False)
+    say_left_out(shown, read_dataset(data))
+    assert shown.file.getvalue() == ""
+    (data / "labelsTr" / "tiny_2.nii.gz").unlink()
+    say_left_out(shown, read_dataset(data))
+    assert f"missing or repeated in 1 case (tiny_2); `voxelseg check {data}`" in shown.file.getvalue()
+    say_left_out(None, read_dataset(data))
 
 
 def test_bars_are_silent_without_a_console_and_without_a_terminal():

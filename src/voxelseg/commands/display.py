@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from voxelseg.data.dataset import Dataset
     from voxelseg.train.loop import Progress as TrainingProgress
 
 PathLike = str | Path
@@ -31,6 +32,21 @@ def say(console: Console | None, wrote: str, *following: str) -> None:
         return
     lines = [wrote, *(["Next:"] if following else []), *(f"  {command}" for command in following)]
     console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
+
+
+def say_left_out(console: Console | None, dataset: "Dataset") -> None:
+    """Print which cases have files that are missing or repeated, since a training without them may be a surprise."""
+    cases = sorted({problem.case for problem in dataset.problems if problem.case and problem.severity == "error"})
+    if console is None or not cases:
+        return
+    shown = ", ".join(cases[:5]) + (", ..." if len(cases) > 5 else "")
+    console.print(
+        f"Files are missing or repeated in {len(cases)} case{'s' if len(cases) != 1 else ''} ({shown}); "
+        f"`voxelseg check {dataset.root}` says which are left out.",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
 
 
 @contextmanager

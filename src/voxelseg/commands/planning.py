@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from voxelseg.commands.arguments import choose_device
-from voxelseg.commands.display import PathLike, counting_bar, say
+from voxelseg.commands.display import PathLike, counting_bar, say, say_left_out
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.errors import ConfigError
@@ -41,6 +41,7 @@ def plan(
     config = build_config(list(settings))
     on = choose_device(device)
     dataset = read_dataset(data)
+    say_left_out(console, dataset)
     check_model(model, dataset, config)
     work = WorkFolder(Path(out))
     fingerprint = measure(work, Path(data), dataset, workers=workers, console=console)

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from voxelseg.commands.arguments import choose_device, parse_duration, parse_folds
-from voxelseg.commands.display import PathLike, counting_bar, say, training_bar
+from voxelseg.commands.display import PathLike, counting_bar, say, say_left_out, training_bar
 from voxelseg.commands.planning import check_model, measure, plan_from, plan_table, store
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
@@ -53,6 +53,7 @@ def train(
     on = choose_device(device)
     training_precision(config.train, on)  # refuses what the device does not have
     dataset = read_dataset(data)
+    say_left_out(console, dataset)
     check_model(model, dataset, config)
     folds = read_splits(Path(splits), dataset.cases) if splits is not None else splits_of(dataset)
     chosen = _chosen_folds(fold, len(folds))

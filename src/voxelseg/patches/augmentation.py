@@ -55,31 +55,44 @@ FactorRange = Annotated[tuple[Positive, Positive], AfterValidator(_around_1)]
 class AugmentationConfig(BaseModel):
     """Defaults are nnU-Net v2's (nnUNetTrainer.get_training_transforms); probabilities are per sample."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     enabled: bool = True
     """Whether anything is changed at all."""
     rotation: Probability = 0.2
+    """Probability of a rotation about all three axes; about D only, in plane, if the data are anisotropic."""
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
-    """Largest angle about each axis; about D only, in-plane, if the data are anisotropic."""
+    """Largest angle about each axis."""
     scaling: Probability = 0.2
+    """Probability that the patch shows a larger or smaller part of the scan."""
     scaling_range: PositiveRange = (0.7, 1.4)
-    """Part of the scan that the patch shows, relative to its size: above 1, structures get smaller."""
+    """Size of that part relative to the patch: above 1, structures get smaller."""
     noise: Probability = 0.1
+    """Probability of Gaussian noise."""
     noise_variance: Range = (0.0, 0.1)
+    """Of the noise, in normalised intensities."""
     blur: Probability = 0.2
+    """Probability of a Gaussian blur, which then takes each channel with probability 1/2."""
     blur_sigma: PositiveRange = (0.5, 1.0)
-    """In voxels; each channel is blurred with probability 1/2."""
+    """Standard deviation of the blur in voxels."""
     brightness: Probability = 0.15
+    """Probability that intensities are multiplied by a factor."""
     brightness_range: FactorRange = (0.75, 1.25)
+    """Of that factor."""
     contrast: Probability = 0.15
+    """Probability that the distance of intensities from their mean is multiplied by a factor."""
     contrast_range: FactorRange = (0.75, 1.25)
+    """Of that factor."""
     low_resolution: Probability = 0.25
+    """Probability of sampling down and up again, which then takes each channel with probability 1/2."""
     low_resolution_zoom: PositiveRange = (0.5, 1.0)
-    """Resolution that is left, relative to the patch's; each channel with probability 1/2."""
+    """Resolution that is left, relative to the patch's."""
     inverted_gamma: Probability = 0.1
+    """Probability of a gamma correction of the inverted intensities."""
     gamma: Probability = 0.3
+    """Probability of a gamma correction, apart from the inverted one."""
     gamma_range: FactorRange = (0.7, 1.5)
+    """Exponent of both corrections."""
     mirror: bool = True
     """Mirror along the plan's mirror axes, each with probability 1/2."""
 

@@ -24,8 +24,11 @@ class Normalization(BaseModel):
     standard deviation of the scan itself; zscore_nonzero: of its voxels that are not zero, which alone are changed.
     range_0_1: the scan's minimum to 0, maximum to 1."""
     window: tuple[float, float] | None = None
+    """Of ct: lowest and highest value that is kept."""
     mean: float | None = None
+    """Of ct."""
     std: PositiveFloat | None = None
+    """Of ct."""
 
     @model_validator(mode="after")
     def _complete(self) -> "Normalization":
@@ -41,6 +44,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     channels: tuple[str, ...]
+    """Names of the input channels, in order."""
     axes: tuple[int, int, int] = (0, 1, 2)
     """Which canonical axis (0 inferior-superior, 1 posterior-anterior, 2 left-right) becomes D, H, W."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
@@ -54,6 +58,7 @@ class Plan(BaseModel):
     patch_size: Triple
     """Voxels that the network sees at once."""
     batch_size: PositiveInt
+    """Patches of a training step."""
     mirror_axes: tuple[Axis, ...]
     """Axes (0 D, 1 H, 2 W) along which mirroring is harmless, in training and at prediction."""
     median_shape: Triple
