@@ -17,6 +17,8 @@ test: $(VENV)/installed-dev
 install: $(VENV)/installed
 
 $(VENV)/bin/pip:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+		echo "$(PYTHON) is not Python 3.11 or newer. Name one that is, as in: make demo PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/pip

@@ -21,7 +21,9 @@ foreground Dice with its percentile bootstrap interval, and the Wilcoxon signed-
 interval covers the choice of held-out cases, not that of the seed.
 
 A finished contestant is kept: the same command goes on where it stopped, and scores are made again from the saved
-label maps. `--label` gives a further voxelseg run its own folder, so that nnU-Net need not train again.
+label maps. Each record says on which machine, with which versions and at which commit it ran, and the comparison says
+where these are not the same. `--label` gives a further voxelseg run its own folder, so that nnU-Net need not train
+again.
 
 nnU-Net's environment, made by the script where `--nnunet-env` holds none, is a virtual environment with
 
@@ -239,8 +241,9 @@ class Benchmark:
             print(f"{contestant}: kept from {folder}", flush=True)
             return record
         print(f"{contestant}: running in {folder} (log: {folder / 'log.txt'})", flush=True)
+        where = machine()  # before the run, which takes the code as it is now
         record = self.run_voxelseg(folder) if contestant == "voxelseg" else self.run_nnunet(folder, settings)
-        record = {"settings": settings, **record}
+        record = {"settings": settings, "machine": where, **record}
         write_json(folder / FINISHED_FILE, record)
         return record
 
@@ -350,8 +353,7 @@ def compare(benchmark: Benchmark, contestants: Sequence[str]) -> None:
     others = [name for name in contestants if "voxelseg" in contestants and name != "voxelseg"]
     ours = benchmark.folder("voxelseg").name
     differences = {f"{ours} minus {name}": paired_difference(dice["voxelseg"], dice[name]) for name in others}
-    where = machine()
-    print_results(benchmark, records, scores, where)
+    print_results(benchmark, records, scores)
     for pair, found in differences.items():
         print(
             f"{pair}: {found.mean:+.4f}, 95 % interval [{found.low:+.4f}, {found.high:+.4f}], "
@@ -363,24 +365,23 @@ def compare(benchmark: Benchmark, contestants: Sequence[str]) -> None:
         for name, record in records.items()
     }
     path = benchmark.options.out / "comparison.json"
-    content = {"machine": where, "contestants": results, "differences": {k: asdict(v) for k, v in differences.items()}}
-    write_json(path, content)
+    compared = {pair: asdict(found) for pair, found in differences.items()}
+    write_json(path, {"scored_on": machine(), "contestants": results, "differences": compared})
     print(f"wrote {path}")
 
 
 def print_results(
-    benchmark: Benchmark,
-    records: Mapping[str, Mapping[str, Any]],
-    scores: Mapping[str, Evaluation],
-    where: Mapping[str, Any],
+    benchmark: Benchmark, records: Mapping[str, Mapping[str, Any]], scores: Mapping[str, Evaluation]
 ) -> None:
-    """Print what was equal, then a table with one line per contestant."""
+    """Print what was equal and where it was not, then a table with one line per contestant."""
     options, classes = benchmark.options, benchmark.dataset.labels.names
     print(
         f"\n{benchmark.dataset.name}, fold {options.fold}, {len(benchmark.splits[options.fold].validation)} held-out "
-        f"cases, {options.minutes:g} min on {options.threads} threads ({where['processor']}), seed {options.seed}, "
-        f"commit {where['commit'] or 'unknown'}"
+        f"cases, {options.minutes:g} min on {options.threads} threads, seed {options.seed}"
     )
+    ran_on = {benchmark.folder(name).name: record.get("machine") or {} for name, record in records.items()}
+    for key in ("processor", "torch", "commit"):
+        print(f"{key}: {one_or_each({name: where.get(key) for name, where in ran_on.items()})}")
     rows = [["", "Dice", *(f"Dice {name}" for name in classes), "HD95 mm", "steps", "s per step", "min", "wall min"]]
     for name, evaluation in scores.items():
         record = records[name]
@@ -399,6 +400,14 @@ def print_results(
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *cells in rows:
         print("  ".join([first.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]))
+
+
+def one_or_each(values: Mapping[str, Any]) -> str:
+    """What all contestants share, or what each of them has, in words."""
+    words = {name: str(value or "unknown") for name, value in values.items()}
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return "not the same: " + ", ".join(f"{name} {word}" for name, word in words.items())
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

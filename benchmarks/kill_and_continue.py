@@ -108,7 +108,7 @@ def stages(folder: Path, *, num_training: int = 6, num_test: int = 4) -> list[St
 def _stored(work: WorkFolder) -> Outputs:
     found = {}
     for case in work.dataset().cases:
-        stored = StoredCase(case.id, work.store_path / case.id)
+        stored = StoredCase(case.id, work.store_path(work.plan()) / case.id)
         for name, array in (("image", stored.image), ("label", stored.label)):
             found[f"{case.id} {name}"] = hashlib.sha256(array[...].tobytes()).hexdigest()
         found[f"{case.id} classes"] = str([stored.voxels_of_class(one).tolist() for one in stored.classes])

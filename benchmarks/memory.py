@@ -119,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Peak]:
             flush=True,
         )
         peaks.append(peak)
-    write_json(given.out / "memory.json", {"arguments": sys.argv[1:], "peaks": [asdict(peak) for peak in peaks]})
+    given_words = list(sys.argv[1:] if arguments is None else arguments)
+    write_json(given.out / "memory.json", {"arguments": given_words, "peaks": [asdict(peak) for peak in peaks]})
     return peaks
 
 

@@ -6,14 +6,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from voxelseg import cli
+from voxelseg.__main__ import main
 from voxelseg.checkpoint import load_checkpoint, save_checkpoint
+from voxelseg.cli import COMMANDS
 from voxelseg.io import read_label, read_volume, write_volume
 from voxelseg.volume import Volume
 
@@ -46,18 +49,20 @@ class Result:
 def voxelseg(monkeypatch, capsys, tmp_path):
     """Runs the command line in this process."""
     monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["voxelseg", *map(str, arguments)])
         try:
-            cli.main()
+            main()
             code = 0
         except SystemExit as stop:
             code = stop.code or 0
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 
-    return run
+    yield run
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def test_help_names_every_command_within_100_columns(voxelseg, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     shown = voxelseg("--help")
     assert shown.code == 0
-    for name in cli.COMMANDS:
+    for name in COMMANDS:
         assert re.search(rf"^  {name} +\S", shown.out, re.MULTILINE)
         page = voxelseg(name, "--help").out
         assert page.startswith("Usage: ")
@@ -135,6 +140,29 @@ def test_training_without_a_terminal_prints_few_lines(voxelseg, data, tmp_path):
     assert 10 <= len(re.findall(r"^training fold 0 .*step", shown.err, re.MULTILINE)) <= 12
     assert "\r" not in shown.err
     assert "\x1b" not in shown.err
+
+
+def printing_into(output, option):
+    """Exit code and standard error of the command when its standard output, buffered, goes to `output`."""
+    command = [sys.executable, "-m", "voxelseg", option]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, env=buffered, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_a_reader_that_has_gone_away_is_no_error(option):
+    reading, writing = os.pipe()
+    os.close(reading)
+    assert printing_into(writing, option) == (1, "")
+    os.close(writing)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_output_that_cannot_be_written_is_one_message():
+    with Path("/dev/full").open("w") as full:
+        code, said = printing_into(full, "--version")
+    assert (code, said) == (2, "error: No space left on device. Check that the path exists, its rights and the disk.\n")
 
 
 # ----------------------------------------------------------------------------------------------------- bad data sets
@@ -223,6 +251,11 @@ def test_folds_of_other_cases_are_refused(voxelseg, data, tmp_path):
         (["--fold", "first"], r"fold 'first': expected a number"),
         (["--device", "tpu"], r"device 'tpu': expected cpu, cuda"),
         (["--memory-gb", "0"], r"memory budget 0.0 GB"),
+        (["--memory-gb", "nan"], r"memory budget nan GB"),
+        (["--memory-gb", "0.001"], r"memory budget 0\.001 GB: weights, gradients and optimizer"),
+        (["--set", "model.spatial_dims=2"], r"takes slices, not volumes"),
+        (["--budget", "20m", "--set", "train.budget_s=60"], r"Give one"),
+        (["--seed", "4294967296"], r"Invalid value for '--seed'"),
         (["--workers", "0"], r"Invalid value for '--workers'"),
         (["--seed", "-1"], r"Invalid value for '--seed'"),
         (["--colour", "blue"], r"No such option: --colour"),
@@ -235,6 +268,19 @@ def test_unknown_and_impossible_options_are_refused_before_any_work(voxelseg, da
     assert result.refuses(pattern)
     assert not (tmp_path / "run" / "work" / "store").exists()
     assert not list((tmp_path / "run").glob("fold_*")) or "fp16" in pattern
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "inf", "-1"])
+def test_an_impossible_tolerance_is_refused_before_anything_is_made(voxelseg, tiny_msd, tmp_path, tolerance):
+    folders = ["--prediction", tiny_msd / "labelsTs", "--reference", tiny_msd / "labelsTs"]
+    result = voxelseg("evaluate", *folders, "--out", tmp_path / "scores", "--tolerance-mm", tolerance)
+    assert result.refuses("tolerance.mm")
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_budget_of_the_demo_that_is_no_time_is_refused_before_anything_is_made(voxelseg, tmp_path):
+    assert voxelseg("demo", "--out", tmp_path / "demo", "--budget", "soon").refuses("expected a time such as")
+    assert not (tmp_path / "demo").exists()
 
 
 def test_unknown_commands_are_refused_with_the_closest(voxelseg):
@@ -266,7 +312,7 @@ def test_predictions_of_bad_scans_name_them_all_and_keep_the_good(voxelseg, tiny
     out = tmp_path / "out"
     result = voxelseg("predict", tiny_run.folder, "--input", scans, "--output", out, "--device", "cpu")
     assert result.refuses("2 of 4 cases could not be predicted, the others were", "bad_1", "bad_2")
-    assert {path.name for path in out.iterdir()} == {"tiny_4.nii.gz", "tiny_5.nii.gz", "prediction.json"}
+    assert {path.name for path in out.glob("[!.]*")} == {"tiny_4.nii.gz", "tiny_5.nii.gz", "prediction.json"}
 
 
 def test_another_number_of_channels_is_refused_before_any_work(voxelseg, tiny_run, tiny_msd, tmp_path):
@@ -307,7 +353,7 @@ def test_models_of_other_classes_do_not_form_an_ensemble(voxelseg, tiny_run, tin
     labels = good.labels.__class__(good.labels.classes[:1])
     save_checkpoint(run / "fold_1" / "model.safetensors", good.__class__(**{**vars(good), "labels": labels}))
     result = voxelseg("predict", run, "--input", tiny_msd, "--output", tmp_path / "out", "--device", "cpu")
-    assert result.refuses("the models differ in labels, patch or preprocessing")
+    assert result.refuses("the models differ in labels, patch, preprocessing or mirror axes")
 
 
 def test_inputs_and_runs_that_are_not_there_are_named(voxelseg, tiny_run, tiny_msd, tmp_path):
@@ -367,7 +413,7 @@ def test_a_full_disk_ends_in_one_message_and_leaves_no_half_written_file(tiny_ru
 def test_a_damaged_store_is_reported_with_the_worker_s_own_error(voxelseg, tiny_msd, tmp_path, workers):
     arguments = ["train", tiny_msd, "--out", tmp_path / "run", *TINY, "--set", f"train.workers={workers}"]
     assert voxelseg(*arguments, "--set", "train.lr=0.1").code == 0
-    for image in (tmp_path / "run" / "work" / "store").glob("*/image.b2nd"):
+    for image in (tmp_path / "run" / "work" / "store").glob("*/*/image.b2nd"):
         content = bytearray(image.read_bytes())
         content[200:] = bytes(len(content) - 200)  # the size stays as it was recorded
         image.write_bytes(content)
@@ -390,6 +436,22 @@ def test_a_crash_of_ours_is_one_line_with_the_details_in_a_file(voxelseg, tiny_m
     assert "Traceback" in (tmp_path / "voxelseg-error.log").read_text()
 
 
+def test_the_details_of_a_crash_go_elsewhere_if_they_cannot_lie_here(voxelseg, tiny_msd, tmp_path, monkeypatch):
+    from voxelseg.commands import checking
+
+    monkeypatch.setattr(checking, "check_dataset", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "voxelseg-error.log").mkdir()  # in the way
+    result = voxelseg("check", tiny_msd)
+    found = "internal error: ZeroDivisionError: division by zero\n"
+    assert result.err == f"{found}No file for the details could be written.\n"
+    (tmp_path / "temporary").mkdir()
+    result = voxelseg("check", tiny_msd)
+    (details,) = (tmp_path / "temporary").iterdir()
+    assert result.err == f"{found}Details are in {details}; please report them.\n"
+    assert "Traceback" in details.read_text()
+
+
 def test_a_system_error_that_nobody_expected_is_still_one_message(voxelseg, tiny_msd, monkeypatch):
     from voxelseg.commands import checking
 
@@ -400,7 +462,22 @@ def test_a_system_error_that_nobody_expected_is_still_one_message(voxelseg, tiny
     assert voxelseg("check", tiny_msd).refuses(r"error: /root/secret: Permission denied")
 
 
-# ---------------------------------------------------------------------------------------------------------- Ctrl-C
+# ---------------------------------------------------------------------------------------------- Ctrl-C and SIGTERM
+
+
+def ctrl_c(process):
+    """As a terminal does: to the command and all its workers."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def sigterm(process):
+    """As SLURM, docker stop and timeout do."""
+    process.terminate()
+
+
+def sigterm_to_all(process):
+    """As batch systems do: to the command and all its workers."""
+    os.killpg(process.pid, signal.SIGTERM)
 
 
 def test_ctrl_c_in_this_process_is_one_message_and_exit_code_2(voxelseg, tiny_msd, monkeypatch):
@@ -414,7 +491,8 @@ def test_ctrl_c_in_this_process_is_one_message_and_exit_code_2(voxelseg, tiny_ms
     assert (result.code, result.err) == (2, "stopped. What is finished is kept; the same command continues.\n")
 
 
-def test_ctrl_c_during_training_saves_the_state_and_the_same_command_finishes(tiny_msd, tmp_path):
+@pytest.mark.parametrize("send", [ctrl_c, sigterm, sigterm_to_all])
+def test_ctrl_c_during_training_saves_the_state_and_the_same_command_finishes(tiny_msd, tmp_path, send):
     arguments = ["train", tiny_msd, "--out", tmp_path / "run", *TINY]
     arguments[arguments.index("train.steps_per_epoch=2")] = "train.steps_per_epoch=1000000"
     arguments[arguments.index("train.workers=0")] = "train.workers=1"
@@ -422,7 +500,7 @@ def test_ctrl_c_during_training_saves_the_state_and_the_same_command_finishes(ti
     log = tmp_path / "run" / "fold_0" / "log.jsonl"
     _wait_for(lambda: log.is_file() and log.stat().st_size > 0)
     time.sleep(1.0)  # into the start of the worker, which the terminal interrupts too
-    os.killpg(process.pid, signal.SIGINT)
+    send(process)
     result = finished(process)
     assert result.code == 2
     assert result.err.rstrip().endswith("stopped; the state is saved. The same command continues the training.")
@@ -431,13 +509,38 @@ def test_ctrl_c_during_training_saves_the_state_and_the_same_command_finishes(ti
     assert [json.loads(line)["event"] for line in log.read_text().splitlines()] == ["start", "stop"]
 
 
-def test_ctrl_c_while_cases_are_prepared_is_one_message(tiny_msd, tmp_path):
+@pytest.mark.parametrize("send", [ctrl_c, sigterm])
+def test_ctrl_c_while_cases_are_prepared_is_one_message(tiny_msd, tmp_path, send):
     process = started("plan", tiny_msd, "--out", tmp_path / "work", "--device", "cpu", "--workers", "2", cwd=tmp_path)
     _wait_for(lambda: (tmp_path / "work").is_dir())
     time.sleep(0.3)  # the workers are still importing
-    os.killpg(process.pid, signal.SIGINT)
+    send(process)
     result = finished(process)
     assert (result.code, result.err) == (2, "stopped. What is finished is kept; the same command continues.\n")
+
+
+def test_sigterm_ends_a_job_that_its_shell_made_deaf_to_ctrl_c(tiny_msd, tmp_path):
+    arguments = ["plan", tiny_msd, "--out", tmp_path / "work", "--device", "cpu", "--workers", "2"]
+    process = started(*arguments, cwd=tmp_path, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+    _wait_for(lambda: (tmp_path / "work").is_dir())
+    process.send_signal(signal.SIGINT)  # as a background job of a script gets it
+    time.sleep(0.3)
+    assert process.poll() is None
+    sigterm(process)
+    result = finished(process)
+    assert (result.code, result.err) == (2, "stopped. What is finished is kept; the same command continues.\n")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_ctrl_c_while_the_command_line_is_imported_is_one_message(tmp_path, name):
+    (tmp_path / "typer.py").write_text(f"import os, signal, time; os.kill(os.getpid(), signal.{name}); time.sleep(30)")
+    result = finished(started("models", env={**os.environ, "PYTHONPATH": str(tmp_path)}))
+    assert (result.code, result.err) == (2, "stopped. What is finished is kept; the same command continues.\n")
+
+
+def test_the_installed_command_is_the_one_that_is_tested_here():
+    (command,) = entry_points(group="console_scripts", name="voxelseg")
+    assert command.load() is main
 
 
 @pytest.mark.slow

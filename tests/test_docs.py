@@ -4,8 +4,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from test_imports import STAGES
+
+from voxelseg.geometry import Grid
+from voxelseg.io import write_volume
+from voxelseg.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
@@ -42,6 +49,36 @@ def test_readme_shows_the_lines_that_make_runs():
     for line in recipe:
         command = line.replace("$(BIN)", ".venv/bin").removeprefix(".venv/bin/")
         assert command in readme.replace(".venv/bin/", ""), command
+
+
+def test_readme_leads_to_every_how_to_page():
+    readme = (ROOT / "README.md").read_text()
+    pages = [page.name for page in (ROOT / "docs" / "how-to").glob("*.md")]
+    assert not [page for page in pages if f"(docs/how-to/{page})" not in readme]
+
+
+def test_python_lines_of_the_readme_run(tmp_path, monkeypatch):
+    affine = np.diag([-0.7, 0.7, 2.5, 1.0])
+    scan = Volume(np.ones((1, 6, 9, 8), np.int16), Grid(shape_ijk=(8, 9, 6), affine_ijk=affine))
+    write_volume(tmp_path / "scan.nii.gz", scan)
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert names["scan"].array.shape == (1, 6, 9, 8)
+    assert names["scan"].spacing_mm == pytest.approx((2.5, 0.7, 0.7))
+    assert any(weight.shape[2:] == (5, 5, 5) for weight in names["model"].parameters())
+
+
+def test_architecture_page_lists_every_part_in_the_order_of_imports():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    listed = re.findall(r"^  (\w+)(?:\.py|/) ", page, re.MULTILINE)
+    assert listed == ["__init__", *STAGES]
+
+
+def test_page_on_benchmarks_names_every_script():
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    assert not [script.name for script in (ROOT / "benchmarks").glob("*.py") if f"`{script.name}`" not in page]
 
 
 def test_every_setting_says_what_it_means():

@@ -2,19 +2,25 @@ import errno
 import hashlib
 import json
 import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from voxelseg.errors import DataError, VoxelsegError
 from voxelseg.files import (
+    LOCK_FILE,
     TEMPORARY_PREFIX,
     atomic_path,
+    locked,
     read_json,
     sha256_of_file,
     sha256_of_json,
-    unfinished,
     write_json,
     write_text,
 )
@@ -72,12 +78,59 @@ def test_threads_may_write_at_once_and_files_get_the_users_permissions(tmp_path:
     assert len(modes) == 1
 
 
-def test_unfinished_removes_only_what_a_killed_process_left(tmp_path: Path):
+def test_a_locked_folder_loses_what_a_killed_process_left(tmp_path: Path):
     (tmp_path / f"{TEMPORARY_PREFIX}1234-a.nii.gz").write_text("half")
+    (tmp_path / f"{TEMPORARY_PREFIX}case").mkdir()
+    (tmp_path / f"{TEMPORARY_PREFIX}case" / "image.b2nd").write_text("half")
     (tmp_path / "a.nii.gz").write_text("whole")
-    assert unfinished(tmp_path) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["a.nii.gz"]
-    assert unfinished(tmp_path / "missing") == 0
+    with locked(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {"a.nii.gz", LOCK_FILE}
+
+
+@contextmanager
+def another_process_in(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds `folder` until its standard input is closed."""
+    script = "import sys; from pathlib import Path; from voxelseg.files import locked\n"
+    script += "with locked(Path(sys.argv[1])): print('locked', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", script, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_folder_is_held_by_one_process_until_that_ends_or_is_killed(tmp_path: Path):
+    folder = tmp_path / "new"
+    with another_process_in(folder) as process:
+        (folder / f"{TEMPORARY_PREFIX}1-a.txt").write_text("in work")
+        with pytest.raises(VoxelsegError, match="new: another voxelseg process works in this folder"), locked(folder):
+            pass
+        assert (folder / f"{TEMPORARY_PREFIX}1-a.txt").exists()
+        process.kill()
+        process.wait()
+        with locked(folder):
+            assert not (folder / f"{TEMPORARY_PREFIX}1-a.txt").exists()
+
+
+def test_waiting_for_another_process_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    with another_process_in(tmp_path) as process, ThreadPoolExecutor(1) as pool:
+
+        def wait() -> None:
+            with locked(tmp_path, wait=True):
+                pass
+
+        waiting = pool.submit(wait)
+        while not caplog.records:
+            time.sleep(0.01)
+        assert not waiting.done()
+        process.kill()
+        waiting.result(timeout=10)
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}: waiting for another voxelseg process that works in this folder."
+    ]
 
 
 def test_json_turns_nan_and_infinity_into_null(tmp_path: Path):

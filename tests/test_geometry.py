@@ -133,13 +133,18 @@ def test_same_scan_stored_in_another_orientation_has_no_differences():
     flipped = Grid(
         shape_ijk=(7, 6, 5), affine_ijk=np.array([[0, 0, -0.5, 2], [0, 2, 0, 0], [3, 0, 0, 0], [0, 0, 0, 1]])
     )
-    assert moved().differences(flipped) == []
+    assert moved().differences(flipped, tolerance_voxels=1e-3) == []
 
 
-def test_differences_below_a_hundredth_of_a_voxel_do_not_count():
-    # smallest spacing 0.5 mm: the limit is 0.005 mm
-    assert moved().differences(moved(shift=0.004)) == []
-    assert moved().differences(moved(shift=0.006)) == ["origin (0, 0, 0) against (0.006, 0, 0) mm"]
+@pytest.mark.parametrize(
+    ("options", "voxels"), [({}, 0.5), ({"tolerance_voxels": 0.01}, 0.01)], ids=["usual", "strict"]
+)
+def test_differences_below_the_tolerance_do_not_count(options, voxels):
+    limit = voxels * 0.5  # the smallest spacing in mm
+    assert moved().differences(moved(shift=0.9 * limit), **options) == []
+    assert moved().differences(moved(shift=1.2 * limit), **options) == [
+        f"origin (0, 0, 0) against ({1.2 * limit:.4g}, 0, 0) mm"
+    ]
 
 
 def test_differences_name_spacing_direction_and_shape():

@@ -47,7 +47,8 @@ def geometry(path: Path) -> dict[str, object]:
 def test_real_data_go_from_check_to_scores(shared_data, tmp_path, name, patch, classes):
     data, work, run = shared_data / name, tmp_path / "work", tmp_path / "run"
     predictions, scores = tmp_path / "predictions", tmp_path / "scores"
-    assert json.loads(voxelseg("check", data, "--json"))["problems"] == []
+    found = json.loads(voxelseg("check", data, "--json"))["problems"]
+    assert {problem["code"] for problem in found} <= {"fewer-folds"}  # four patients allow no more than four
     voxelseg("plan", data, "--out", work, "--model", "unet_s", "--device", "cpu")
     voxelseg("preprocess", work)
     voxelseg("train", data, "--out", run, "--work", work, *TRAINING, "--set", f"plan.patch_size={patch}")

@@ -9,6 +9,7 @@ from scipy.ndimage import label as connected_components
 from voxelseg.errors import ConfigError, DataError, VoxelsegError
 from voxelseg.io import read_volume
 from voxelseg.phantom import FIRST_TEST_INDEX, LABELS, make_phantom, phantom_case
+from voxelseg.predict.inputs import find_cases
 
 ORGANS = {name: value for name, value in LABELS.items() if value}
 MIN_ML = {
@@ -136,8 +137,8 @@ def test_data_set_has_msd_layout_and_files_hold_the_cases(tmp_path):
     assert description["labels"]["3"] == "left_kidney"
     assert (description["numTraining"], description["numTest"]) == (2, 1)
     assert description["training"][1] == {
-        "image": "./imagesTr/phantom_0001.nii.gz",
-        "label": "./labelsTr/phantom_0001.nii.gz",
+        "image": "./imagesTr/phantom_001.nii.gz",
+        "label": "./labelsTr/phantom_001.nii.gz",
     }
     assert description["test"] == ["./imagesTs/phantom_1000.nii.gz"]
     case = phantom_case(5, FIRST_TEST_INDEX)
@@ -145,8 +146,14 @@ def test_data_set_has_msd_layout_and_files_hold_the_cases(tmp_path):
         stored = read_volume(folder / f"{part}Ts" / "phantom_1000.nii.gz")
         np.testing.assert_array_equal(stored.array, volume.array)
         assert stored.array.dtype == volume.array.dtype
-        assert stored.grid.differences(volume.grid) == []
+        assert stored.grid.differences(volume.grid, tolerance_voxels=1e-3) == []
         np.testing.assert_array_equal(stored.grid.affine_ijk, volume.grid.affine_ijk)
+
+
+def test_each_training_scan_is_a_case_of_its_own_for_prediction(tmp_path):
+    folder = make_phantom(tmp_path, num_training=2, num_test=1)
+    for part, names in (("imagesTr", ["phantom_000", "phantom_001"]), ("imagesTs", ["phantom_1000"])):
+        assert [case.id for case in find_cases(folder / part, channels=["CT"])] == names
 
 
 def test_same_seed_gives_the_same_bytes_whatever_the_number_of_cases_or_workers(tmp_path):
@@ -159,10 +166,10 @@ def test_same_seed_gives_the_same_bytes_whatever_the_number_of_cases_or_workers(
 def test_repeated_call_keeps_complete_files_and_makes_missing_ones(tmp_path):
     folder = make_phantom(tmp_path, num_training=2, num_test=0)
     before = _hashes(folder)
-    kept, lost = folder / "imagesTr/phantom_0000.nii.gz", folder / "labelsTr/phantom_0001.nii.gz"
+    kept, lost = folder / "imagesTr/phantom_000.nii.gz", folder / "labelsTr/phantom_001.nii.gz"
     time_of_kept = kept.stat().st_mtime_ns
     lost.unlink()
-    (folder / "imagesTr/.partial-abcphantom_0001.nii.gz").write_bytes(b"half")
+    (folder / "imagesTr/.partial-abcphantom_001.nii.gz").write_bytes(b"half")
     (folder / "dataset.json").unlink()
     make_phantom(tmp_path, num_training=2, num_test=0)
     assert _hashes(folder) == before

@@ -9,7 +9,7 @@ GRID = Grid(shape_ijk=(5, 6, 7), affine_ijk=np.diag([0.5, 2.0, 3.0, 1.0]))
 
 
 def test_shape_and_spacing_are_in_d_h_w_order():
-    volume = Volume(np.zeros((2, 7, 6, 5)), GRID, ("T1", "T2"))
+    volume = Volume(np.zeros((2, 7, 6, 5)), GRID)
     assert volume.shape_dhw == (7, 6, 5)
     assert volume.spacing_mm == (3.0, 2.0, 0.5)
 
@@ -18,8 +18,3 @@ def test_shape_and_spacing_are_in_d_h_w_order():
 def test_array_in_another_axis_order_than_its_grid_is_an_error(shape: tuple[int, ...]):
     with pytest.raises(DataError, match=r"does not fit its grid: expected \(C, D, H, W\)"):
         Volume(np.zeros(shape), GRID)
-
-
-def test_channel_names_must_match_the_channels():
-    with pytest.raises(DataError, match="2 channel names for 1 channels"):
-        Volume(np.zeros((1, 7, 6, 5)), GRID, ("T1", "T2"))

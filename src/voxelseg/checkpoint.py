@@ -22,6 +22,8 @@ from voxelseg.files import atomic_path, write_error
 from voxelseg.nets import Network, create_model
 from voxelseg.plan.plan import Plan, parse_plan
 
+MODEL_FILE = "model.safetensors"
+"""Name of a model's file in the folder of its fold."""
 FORMAT_VERSION = 1
 _HEADER = "voxelseg"
 _CHECKSUM = "sha256"

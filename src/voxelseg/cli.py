@@ -4,9 +4,6 @@ What a command is asked for goes to standard output, progress, remarks and error
 """
 
 import json
-import os
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +14,12 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from voxelseg import commands
-from voxelseg.errors import StoppedError, VoxelsegError
+from voxelseg.errors import StoppedError
 from voxelseg.version import __version__
 
 
 class _Commands(TyperGroup):
-    """Lets Ctrl-C end in our message and exit code, where typer ends in silence."""
+    """Lets Ctrl-C end in our message and exit code (see `__main__`), where typer ends in silence."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _stoppable():
@@ -38,8 +35,7 @@ def _stoppable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        eval("None")  # CPython forgets a Ctrl-C that passed through exec(), as in an import, and keeps our exit code
-        raise StoppedError("stopped. What is finished is kept; the same command continues.") from error
+        raise StoppedError from error
 
 
 app = typer.Typer(
@@ -153,7 +149,9 @@ def train(
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Length in time for each fold instead, such as 20m or 1h30m.")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the weights and all that is drawn.")] = 0,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of the weights and all that is drawn.")
+    ] = 0,
     device: Device = "auto",
     work: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of `voxelseg plan`. [default: work in --out]")
@@ -310,49 +308,3 @@ def _options(
     ] = False,
 ) -> None:
     """Options of all commands."""
-
-
-def main() -> None:
-    """Run the command line; a user's mistake ends in one message and exit code 2, never in a traceback."""
-    _let_waiting_threads_sleep()
-    try:
-        app()
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except StoppedError as error:
-        _print_error(str(error))
-    except VoxelsegError as error:
-        _print_error(f"error: {error}")
-    except MemoryError:
-        _print_error("error: the memory ran out. Use fewer --workers, a smaller --memory-gb, or a bigger machine.")
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _print_error(f"error: {where}{error.strerror or error}. Check that the path exists, its rights and the disk.")
-    except Exception as error:  # noqa: BLE001 - the last line of defence
-        _print_error(_internal_error(error))
-    sys.exit(2)
-
-
-def _let_waiting_threads_sleep() -> None:
-    """Have GNU OpenMP's threads sleep soon, not spin for long, while they wait for each other; read when torch loads.
-
-    Spinning threads hold the cores that the awaited thread needs. Steps of MedNeXt on two cores, in seconds, alone and
-    beside one busy process: 0.40 and more than 10 as GNU OpenMP has it, 0.50 and 0.84 with a count of 1000, 0.39 and
-    1.94 with 10000, 0.75 and 1.2 if threads sleep at once.
-    """
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-
-
-def _print_error(message: str) -> None:
-    console = _progress_console()
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def _internal_error(error: Exception) -> str:
-    details = Path.cwd() / "voxelseg-error.log"
-    try:
-        details.write_text(traceback.format_exc(), encoding="utf-8")
-    except OSError:
-        return f"internal error: {type(error).__name__}: {error}\n{traceback.format_exc()}"
-    return f"internal error: {type(error).__name__}: {error}\nDetails are in {details}; please report them."

@@ -36,3 +36,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The closest of the `known` names to an unknown `name`, as words to put after it; empty if none is close."""
     matches = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def memory_ran_out(error: BaseException) -> bool:
+    """Whether `error` says that a device's memory ran out; torch has no class of its own for that on a CPU."""
+    signs = ("DefaultCPUAllocator", "out of memory")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )

@@ -1,19 +1,27 @@
-"""Writing that is never half done: a temporary name in the same folder, sync, rename."""
+"""Writing that is never half done (a temporary name in the same folder, sync, rename) and never done twice at once."""
 
 import errno
 import hashlib
 import json
+import logging
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from voxelseg.errors import DataError, VoxelsegError
 
 TEMPORARY_PREFIX = ".partial-"
+LOCK_FILE = ".lock"
 MAX_JSON_LINE = 100
+
+
+_log = logging.getLogger(__name__)
 
 
 def write_error(path: Path, error: Exception) -> VoxelsegError:
@@ -136,9 +144,39 @@ def sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def unfinished(folder: Path) -> int:
-    """Remove what a killed process left half-written in `folder`; returns the number of files removed."""
-    leftovers = [path for path in folder.glob(f"{TEMPORARY_PREFIX}*") if path.is_file()]
-    for path in leftovers:
-        path.unlink(missing_ok=True)
-    return len(leftovers)
+@contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Make `folder` and keep it from other voxelseg processes meanwhile; half-written leftovers in it are removed.
+
+    If another process holds it, waits for that if `wait`, saying so once, and else raises VoxelsegError. The system
+    opens the lock when its holder ends, however that ends; its empty file stays. VoxelsegError too if the folder cannot
+    be written.
+    """
+    make_folder(folder)
+    lock = FileLock(folder / LOCK_FILE)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                raise VoxelsegError(
+                    f"{folder}: another voxelseg process works in this folder. Wait for its end, or choose another one."
+                ) from None
+            _log.warning("%s: waiting for another voxelseg process that works in this folder.", folder)
+            lock.acquire()
+    except OSError as error:
+        raise write_error(folder / LOCK_FILE, error) from error
+    try:
+        remove_leftovers(folder)
+        yield
+    finally:
+        lock.release()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files and folders that a killed process left in `folder`, which must be locked."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

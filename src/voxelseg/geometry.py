@@ -22,6 +22,8 @@ Shape = tuple[int, int, int]
 Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
 
+HARMFUL_VOXELS = 0.5
+"""Two grids whose voxels lie further apart than this share of a voxel are not the same: a label is on its neighbour."""
 _WORLD_AXES_DHW = (2, 1, 0)  # superior, anterior, right among the axes of RAS+
 _TIE = 1e-3
 
@@ -138,7 +140,7 @@ class Grid:
         affine: Affine = self.affine_ijk @ canonical_to_file
         return affine
 
-    def differences(self, other: "Grid", *, tolerance_voxels: float = 0.01) -> list[str]:
+    def differences(self, other: "Grid", *, tolerance_voxels: float = HARMFUL_VOXELS) -> list[str]:
         """What differs between two grids, in words; empty if they are the same.
 
         Shape, spacing, origin and direction are compared along D, H, W. A difference counts if it moves some voxel of

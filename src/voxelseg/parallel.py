@@ -76,33 +76,67 @@ def map_unordered(
 
     At most two items per worker are in flight, so results do not pile up. `function`, items and results must be
     picklable. An exception in a worker is raised here as it is; a worker that dies (out of memory, killed) raises
-    WorkerError naming, by `name`, the items that were in work.
+    WorkerError naming, by `name`, the items that were in work. Ctrl-C, and leaving the loop early, stop the workers in
+    the middle of their items, so `function` must write atomically.
     """
     if workers < 2 or len(items) < 2:
         for position, item in enumerate(items):
             yield position, function(item)
         return
-    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"), initializer=end_with_parent)
     in_flight: dict[Future[Result], int] = {}
     upcoming = iter(range(len(items)))
     try:
-        while True:
-            with interrupts_left_to_parent():
-                for position in islice(upcoming, 2 * workers - len(in_flight)):
-                    in_flight[pool.submit(function, items[position])] = position
-            if not in_flight:
-                return
-            done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
-            for future in done:
-                result = future.result()
-                yield in_flight.pop(future), result
+        with _pool_of(min(workers, len(items))) as pool:
+            while True:
+                with interrupts_left_to_parent():
+                    for position in islice(upcoming, 2 * workers - len(in_flight)):
+                        in_flight[pool.submit(function, items[position])] = position
+                if not in_flight:
+                    return
+                done, _ = wait(in_flight, return_when=FIRST_COMPLETED)
+                for future in done:
+                    result = future.result()
+                    yield in_flight.pop(future), result
     except BrokenProcessPool as error:
         lost = sorted(position for future, position in in_flight.items() if not future.done() or future.exception())
         raise WorkerError(
             "a worker process died without an error of its own, which mostly means that the memory ran out. "
             f"In work were: {', '.join(name(items[position]) for position in lost)}. "
-            "Try fewer workers (--workers 1). In a script of your own, start work under "
-            'if __name__ == "__main__": only, since every worker reads the script first.'
+            f"Try fewer workers (--workers 1). {_MAIN_GUARD}"
         ) from error
+
+
+def call_in_process(function: Callable[[Item], Result], item: Item) -> Result:
+    """`function(item)`, called in a process of its own; WorkerError if that process dies.
+
+    `function`, `item` and the result must be picklable. An exception of `function` is raised here as it is.
+    """
+    try:
+        with _pool_of(1) as pool:
+            with interrupts_left_to_parent():
+                future = pool.submit(function, item)
+            return future.result()
+    except BrokenProcessPool as error:
+        raise WorkerError(f"a worker process died without an error of its own. {_MAIN_GUARD}") from error
+
+
+_MAIN_GUARD = (
+    'In a script of your own, start work under if __name__ == "__main__": only, since every worker reads the script '
+    "first."
+)
+
+
+@contextmanager
+def _pool_of(workers: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end with this one. After an error their work is awaited, after Ctrl-C they are terminated."""
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
+    await_work = True
+    try:
+        yield pool
+    except (KeyboardInterrupt, GeneratorExit):  # GeneratorExit: Ctrl-C, or an error, in the loop over the results
+        await_work = False
+        for process in list(pool._processes.values()):  # terminate_workers comes with Python 3.14
+            process.terminate()
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=await_work)  # Python 3.11 cannot cancel what it marks as lost as well

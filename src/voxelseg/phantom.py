@@ -21,7 +21,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from voxelseg.errors import ConfigError, DataError
-from voxelseg.files import read_json, unfinished, write_json
+from voxelseg.files import locked, read_json, remove_leftovers, write_json
 from voxelseg.geometry import Affine, Grid, Shape, Spacing
 from voxelseg.io import write_volume
 from voxelseg.volume import Volume
@@ -39,10 +39,12 @@ LABELS = {
 """Label values of the organs; the portal vein is the small tube, the gallbladder the small blob."""
 
 FOLDER_NAME = "Task900_Phantom"
+_MARKER = "phantom.json"
 FIRST_TEST_INDEX = 1000
 """Index of the first test case, so that the test cases stay the same whatever the number of training cases."""
 
-_RECIPE = 1  # raised when the same (seed, index) no longer gives the same case
+_RECIPE = 2  # raised when the same seed no longer gives the same files
+_DRAWING = 1  # raised when the same (seed, index) no longer gives the same case; then the recipe is another too
 _ORIENTATIONS = ("RAS", "LPS", "LAS", "RPI", "SRA", "LSP")  # as stored in the file, in turn
 _FIELD_OF_VIEW_MM = (130.0, 186.0, 224.0)
 _AIR_HU = -1000.0
@@ -70,7 +72,7 @@ def phantom_case(seed: int, index: int) -> PhantomCase:
     """
     if seed < 0 or index < 0:
         raise ConfigError(f"phantom seed {seed}, case {index}: neither may be negative. Choose numbers from 0 on.")
-    rng = np.random.default_rng((_RECIPE, seed, index))
+    rng = np.random.default_rng((_DRAWING, seed, index))
     grid = _draw_grid(rng, index)
     hu = _draw_intensities(rng)
     canvas = _Canvas(_body_points(rng, grid), coat_hu=hu["fat"])
@@ -104,9 +106,27 @@ def make_phantom(
             f"expected 1 to {FIRST_TEST_INDEX} training cases, 0 or more test cases, 1 or more workers, a seed >= 0."
         )
     folder = Path(out) / FOLDER_NAME
-    _claim(folder, seed)
+    settings = {"seed": seed, "recipe": _RECIPE}
+    _refuse_another(folder, settings)
     jobs = [("Tr", index) for index in range(num_training)]
     jobs += [("Ts", FIRST_TEST_INDEX + number) for number in range(num_test)]
+    with locked(folder):
+        write_json(folder / _MARKER, settings)
+        _write_cases(folder, jobs, seed, num_workers, progress)
+        write_json(folder / "dataset.json", _description(folder, jobs, seed))
+    return folder
+
+
+def _write_cases(
+    folder: Path,
+    jobs: Sequence[tuple[str, int]],
+    seed: int,
+    num_workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Write image and label map of each (part, index) that is not there yet."""
+    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
+        remove_leftovers(folder / name)
 
     def write(job: tuple[str, int]) -> None:
         part, index = job
@@ -124,14 +144,11 @@ def make_phantom(
                 progress(done, len(jobs))
     finally:
         pool.shutdown(cancel_futures=True)
-    write_json(folder / "dataset.json", _description(folder, jobs, seed))
-    return folder
 
 
-def _claim(folder: Path, seed: int) -> None:
-    """Mark `folder` as the phantom of this seed; DataError if it belongs to another seed, recipe or data set."""
-    marker = folder / "phantom.json"
-    settings = {"seed": seed, "recipe": _RECIPE}
+def _refuse_another(folder: Path, settings: dict[str, Any]) -> None:
+    """DataError if `folder` holds the phantom of another seed or recipe, or another data set."""
+    marker = folder / _MARKER
     if marker.exists():
         found = read_json(marker, remedy="Delete the folder or choose another output folder.")
         if found != settings:
@@ -141,13 +158,10 @@ def _claim(folder: Path, seed: int) -> None:
             )
     elif (folder / "dataset.json").exists():
         raise DataError(f"{folder}: holds a data set that is not a phantom. Choose another output folder.")
-    for name in ("imagesTr", "labelsTr", "imagesTs", "labelsTs"):
-        unfinished(folder / name)
-    write_json(marker, settings)
 
 
 def _paths(folder: Path, part: str, index: int) -> tuple[Path, Path]:
-    name = f"phantom_{index:04d}.nii.gz"
+    name = f"phantom_{index:03d}.nii.gz"  # four digits would be read as the number of a channel
     return folder / f"images{part}" / name, folder / f"labels{part}" / name
 
 

@@ -15,8 +15,6 @@ class Volume:
 
     array: npt.NDArray[Any]
     grid: Grid
-    channels: tuple[str, ...] = ()
-    """Name of each channel; empty if the file names none."""
 
     def __post_init__(self) -> None:
         if self.array.ndim != 4 or self.array.shape[1:] != self.grid.shape_dhw:
@@ -24,8 +22,6 @@ class Volume:
                 f"array of shape {self.array.shape} does not fit its grid: expected (C, D, H, W) with "
                 f"D, H, W = {self.grid.shape_dhw}."
             )
-        if self.channels and len(self.channels) != self.array.shape[0]:
-            raise DataError(f"{len(self.channels)} channel names for {self.array.shape[0]} channels.")
 
     @property
     def shape_dhw(self) -> Shape:

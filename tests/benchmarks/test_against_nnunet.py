@@ -164,6 +164,34 @@ def test_finished_contestant_is_kept_only_under_the_same_settings(tmp_path, monk
         benchmark.finish("nnunet")
 
 
+def test_a_comparison_says_which_contestants_ran_at_another_commit(tmp_path, monkeypatch, capsys):
+    benchmark = _benchmark(tmp_path)
+    figures = {"steps": 9, "seconds_per_step": 1.5, "training_seconds": 13.5, "wall_seconds": 20.0}
+    for name in ("voxelseg", "nnunet"):
+        monkeypatch.setattr(  # the trainings take the minutes
+            against_nnunet.Benchmark, f"run_{name}", lambda *_: {**figures, "predictions": "validation"}
+        )
+        for case in ("a", "b"):
+            _save(benchmark.folder(name) / "validation" / f"{case}.nii.gz", _label())
+    against_nnunet.compare(benchmark, ["voxelseg", "nnunet"])
+    same = capsys.readouterr().out
+    assert f"\ncommit: {against_nnunet.machine()['commit'] or 'unknown'}\n" in same
+    assert "not the same" not in same
+    finished = benchmark.folder("nnunet") / "finished.json"
+    record = json.loads(finished.read_text())
+    record["machine"]["commit"] = "0123abc"
+    finished.write_text(json.dumps(record))
+    against_nnunet.compare(benchmark, ["voxelseg", "nnunet"])
+    assert re.search(r"\ncommit: not the same: mednext_s \w+(-dirty)?, nnunet 0123abc\n", capsys.readouterr().out)
+    compared = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert compared["contestants"]["nnunet"]["machine"]["commit"] == "0123abc"
+
+
+def test_records_without_a_commit_are_called_unknown():
+    assert against_nnunet.one_or_each({"ours": None, "theirs": None}) == "unknown"
+    assert against_nnunet.one_or_each({"ours": "abc", "theirs": None}) == "not the same: ours abc, theirs unknown"
+
+
 def test_label_keeps_voxelseg_runs_apart(tmp_path):
     benchmark = _benchmark(tmp_path, label="wide")
     assert benchmark.folder("voxelseg").name == "wide"

@@ -11,6 +11,7 @@ from voxelseg import commands
 from voxelseg.cli import COMMANDS
 from voxelseg.errors import ConfigError, DataError
 from voxelseg.io import read_label, read_volume
+from voxelseg.plan.plan import read_plan
 from voxelseg.preprocess.store import StoredCase
 
 
@@ -53,14 +54,16 @@ def test_a_command_does_not_wait_for_what_it_does_not_use(script, absent):
 def test_plan_then_preprocess_then_train_use_one_work_folder(tiny_msd, train_tiny, tmp_path):
     work = tmp_path / "work"
     planned = commands.plan(tiny_msd, work, model="unet_s", device="cpu", workers=1)
-    assert {path.name for path in work.iterdir()} >= {"fingerprint.json", "plan.json", "dataset.json"}
+    assert {path.name for path in work.iterdir()} >= {"fingerprint.json", "plan.json", "work.json"}
     stored = commands.preprocess(work, workers=1)
     assert set(stored) == {f"tiny_{number}" for number in range(4)}
     assert all(isinstance(case, StoredCase) for case in stored.values())
     before = {path: path.stat().st_mtime_ns for path in (work / "store").rglob("*")}
     run = train_tiny(tiny_msd, tmp_path / "run", work=work, epochs=1)
     assert not (tmp_path / "run" / "work").exists()
-    assert run.plan == planned.changed(patch_size=(16, 24, 16), batch_size=2, mirror_axes=(1,))
+    assert run.plan.changed(notes=()) == planned.changed(
+        patch_size=(16, 24, 16), batch_size=2, mirror_axes=(1,), notes=()
+    )
     assert {path: path.stat().st_mtime_ns for path in (work / "store").rglob("*")} == before
 
 
@@ -83,6 +86,30 @@ def test_settings_of_the_plan_command_go_into_the_plan(tiny_msd, tmp_path):
     planned = commands.plan(tiny_msd, tmp_path, device="cpu", workers=1, settings=["plan.batch_size=5"])
     assert planned.batch_size == 5
     assert json.loads((tmp_path / "plan.json").read_text())["batch_size"] == 5
+
+
+def test_a_plan_changed_by_hand_is_put_aside_when_planned_again(tiny_msd, tmp_path, caplog):
+    first = commands.plan(tiny_msd, tmp_path, device="cpu", workers=1, settings=["plan.batch_size=5"])
+    commands.plan(tiny_msd, tmp_path, device="cpu", workers=1, settings=["plan.batch_size=5"])
+    assert not (tmp_path / "plan.outdated.json").exists()
+    commands.plan(tiny_msd, tmp_path, device="cpu", workers=1)
+    assert read_plan(tmp_path / "plan.outdated.json") == first
+    assert "planned again; the plan before is kept as plan.outdated.json" in caplog.text
+
+
+@pytest.mark.parametrize("setting", ["train.lr=5", "augmentation.noise=0", "predict.tta=true"])
+def test_settings_that_decide_nothing_in_a_plan_are_refused(tiny_msd, tmp_path, setting):
+    with pytest.raises(ConfigError, match=rf"{setting.partition('=')[0]}: decides nothing in a plan"):
+        commands.plan(tiny_msd, tmp_path, device="cpu", workers=1, settings=[setting])
+
+
+def test_a_data_set_is_no_work_folder(tiny_msd, tmp_path):
+    before = sorted(tiny_msd.rglob("*"))
+    with pytest.raises(DataError, match="nothing was planned here"):
+        commands.preprocess(tiny_msd, workers=1)
+    with pytest.raises(DataError, match=r"is a data set\. Choose another folder"):
+        commands.plan(tiny_msd, tiny_msd, device="cpu", workers=1)
+    assert sorted(tiny_msd.rglob("*")) == before
 
 
 # ------------------------------------------------------------------------------------------------------------ train

@@ -1,5 +1,6 @@
 import io
 import shutil
+from pathlib import Path
 
 from rich.console import Console
 
@@ -20,8 +21,8 @@ def state(share, **changes):
 
 def test_a_command_says_what_it_wrote_and_what_may_follow():
     shown = console(terminal=False)
-    say(shown, "Wrote [a] plan.", "voxelseg train", "voxelseg predict")
-    assert shown.file.getvalue() == "Wrote [a] plan.\nNext:\n  voxelseg train\n  voxelseg predict\n"
+    say(shown, "Wrote [a] plan.", ["train", Path("my data")], ["predict", "RUN"])
+    assert shown.file.getvalue() == "Wrote [a] plan.\nNext:\n  voxelseg train 'my data'\n  voxelseg predict RUN\n"
     say(None, "silent")
 
 
@@ -32,7 +33,7 @@ def test_cases_that_a_layout_left_out_are_named(tiny_msd, tmp_path):
     assert shown.file.getvalue() == ""
     (data / "labelsTr" / "tiny_2.nii.gz").unlink()
     say_left_out(shown, read_dataset(data))
-    assert f"missing or repeated in 1 case (tiny_2); `voxelseg check {data}`" in shown.file.getvalue()
+    assert f"1 case has problems with their files (tiny_2); `voxelseg check {data}`" in shown.file.getvalue()
     say_left_out(None, read_dataset(data))
 
 
@@ -45,6 +46,13 @@ def test_bars_are_silent_without_a_console_and_without_a_terminal():
     with training_bar(None, "fold 0") as show:
         show(state(0.5))
     assert shown.file.getvalue() == ""
+
+
+def test_brackets_in_a_case_are_shown_as_they_are():
+    shown = console(terminal=True)
+    with counting_bar(shown, "predicting", total=3) as update:
+        update(1, note="case [left] [/x]")
+    assert "case [left] [/x]" in shown.file.getvalue()
 
 
 def test_a_bar_shows_how_many_cases_are_done_and_which_is_in_work():

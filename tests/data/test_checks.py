@@ -3,6 +3,9 @@ import io
 import json
 import math
 import os
+import struct
+import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from voxelseg.data import check_dataset, checks, print_report, read_dataset
+from voxelseg.data.codes import CODES
 from voxelseg.data.examination import Findings
 from voxelseg.errors import DataError
 
@@ -93,11 +97,26 @@ def turn_label(tiny, case):
     tiny.write(tiny.label(case), tiny.label_array(), moved(degrees=10))
 
 
-def part_sform_and_qform(tiny, case):
-    image = nibabel.Nifti1Image(tiny.read(tiny.image(case, 0)), AFFINE)
+def write_with_qform(tiny, case, channel, qform):
+    image = nibabel.Nifti1Image(tiny.read(tiny.image(case, channel)), AFFINE)
     image.set_sform(AFFINE, code=1)
-    image.set_qform(moved(degrees=5), code=1)
-    nibabel.save(image, tiny.image(case, 0))
+    image.set_qform(qform, code=1)
+    nibabel.save(image, tiny.image(case, channel))
+
+
+def part_sform_and_qform(tiny, case):
+    write_with_qform(tiny, case, 0, moved(degrees=5))
+
+
+def part_sform_and_qform_of_second_channel(tiny, case):
+    write_with_qform(tiny, case, 1, moved(degrees=5))
+
+
+def damage_qform(tiny, case):
+    write_with_qform(tiny, case, 0, AFFINE)
+    content = bytearray(gzip.decompress(tiny.image(case, 0).read_bytes()))
+    content[256:260] = struct.pack("<f", np.nan)  # quatern_b
+    tiny.image(case, 0).write_bytes(gzip.compress(content))
 
 
 def put_nan(tiny, case):
@@ -217,6 +236,13 @@ PLANTS = [
     (shift_label_slightly, "warning", "origin-mismatch", "less than 0.5 voxels"),
     (turn_label, "error", "direction-mismatch", "turned by (0, 10, 10) degrees"),
     (part_sform_and_qform, "warning", "sform-qform", "imagesTr/case_04_0000.nii.gz: sform and qform"),
+    (
+        part_sform_and_qform_of_second_channel,
+        "warning",
+        "sform-qform",
+        "imagesTr/case_04_0001.nii.gz: sform and qform",
+    ),
+    (damage_qform, "warning", "sform-qform", "imagesTr/case_04_0000.nii.gz: the qform is damaged"),
     (put_nan, "error", "non-finite", "imagesTr/case_04_0001.nii.gz: 1 of 1680 voxels"),
     (put_infinity, "error", "non-finite", "1 of 1680 voxels are NaN or infinite"),
     (make_constant, "error", "constant-image", "every voxel has the value 7"),
@@ -458,6 +484,133 @@ def test_markup_in_file_names_is_printed_as_it_is(tiny):
         path.rename(path.with_name(path.name.replace("case_00", "[bold]x")))
     empty_label(data, "[bold]x")
     assert "[bold]x" in printed(check_dataset(data.root))
+
+
+def test_a_data_set_without_any_foreground_is_an_error(tiny):
+    data = tiny(6)
+    for case in data.ids:
+        empty_label(data, case)
+    report = check_dataset(data.root)
+    assert [(case, code) for case, severity, code in serious(report) if severity == "error"] == [("", "no-foreground")]
+    assert report.exit_code == 1
+
+
+def add_test_case(data, name, *, like=None):
+    (data.root / "imagesTs").mkdir(exist_ok=True)
+    rng = np.random.default_rng(99)
+    for channel in (0, 1):
+        array = data.read(data.image(like, channel)) if like else rng.normal(-500, 100, (14, 12, 10)).astype(np.float32)
+        data.write(data.root / "imagesTs" / f"{name}_{channel:04d}.nii.gz", array)
+
+
+def test_faults_of_test_cases_are_warnings(tiny):
+    data = tiny(6)
+    add_test_case(data, "extra")
+    (data.root / "imagesTs/extra_0001.nii.gz").write_bytes(b"damaged")
+    report = check_dataset(data.root)
+    assert serious(report) == [("extra", "warning", "unreadable")]
+    assert report.exit_code == 0
+
+
+def test_two_test_cases_may_be_equal_with_a_warning(tiny):
+    data = tiny(6)
+    add_test_case(data, "x")
+    add_test_case(data, "y")
+    assert serious(check_dataset(data.root)) == [("y", "warning", "duplicate-image")]
+
+
+def test_a_training_image_in_the_test_set_is_an_error_even_for_the_same_patient(tiny):
+    data = tiny(6)
+    data.describe(patients={"case_03": "anna", "extra": "anna"})
+    add_test_case(data, "extra", like="case_03")
+    assert serious(check_dataset(data.root)) == [
+        ("extra", "error", "duplicate-image"),
+        ("", "warning", "patient-in-test"),
+    ]
+
+
+def test_a_patient_in_training_and_test_set_is_told(tiny):
+    data = tiny(6)
+    data.describe(patients={"case_03": "anna", "extra": "anna"})
+    add_test_case(data, "extra")
+    (problem,) = check_dataset(data.root).problems
+    assert (problem.severity, problem.code) == ("warning", "patient-in-test")
+    assert "patient anna has training cases (case_03) and test cases (extra)" in problem.message
+
+
+def listed(data, **changes):
+    """Path of a file list of the cases of `data`, with files of a case replaced by those in `changes`."""
+    records = []
+    for case in data.ids:
+        record = {"id": case, "image": [str(data.image(case, 0)), str(data.image(case, 1))], "label": data.label(case)}
+        records.append({**record, **changes.get(case, {})})
+    (data.root / "list.json").write_text(json.dumps(records, default=str))
+    return data.root / "list.json"
+
+
+def test_a_label_map_of_two_cases_is_named(tiny):
+    data = tiny(6)
+    other_way = data.root / "imagesTr" / ".." / "labelsTr" / "case_00.nii.gz"
+    report = check_dataset(listed(data, case_03={"label": str(other_way)}))
+    (problem,) = report.problems
+    assert (problem.case, problem.severity, problem.code) == ("case_03", "error", "shared-label")
+    assert "is the label map of case_00 too" in problem.message
+    assert (report.source, report.root) == (data.root / "list.json", data.root)
+    assert f"read from {data.root / 'list.json'}" in printed(report).replace("\n", "")
+
+
+def test_an_image_in_the_place_of_a_label_map_is_named(tiny):
+    data = tiny(6)
+    problems = check_dataset(listed(data, case_03={"label": str(data.image("case_01", 0))})).problems
+    assert ("case_03", "error", "label-is-image") in [(p.case, p.severity, p.code) for p in problems]
+
+
+def test_a_file_list_with_ten_folds_can_be_trained_on(tiny):
+    data = tiny(12)
+    folds = {case: {"fold": number} for number, case in enumerate(data.ids[:10])}
+    assert check_dataset(listed(data, **folds)).problems == ()
+
+
+def test_a_mirrored_case_is_found_in_a_data_set_with_one_class(tiny):
+    data = tiny(12)
+    data.describe(labels={"background": 0, "liver": 1})
+    for case in data.ids:
+        data.write(data.label(case), (data.label_array() == 1).astype(np.uint8))
+    assert check_dataset(data.root).problems == ()
+    flip(data, "case_04")
+    (problem,) = check_dataset(data.root).problems
+    assert (problem.case, problem.code) == ("case_04", "left-right-flip")
+    assert "'liver' lies on the other side of the scan's centre than in 11 of 12 cases" in problem.message
+
+
+def test_too_little_memory_is_said_as_that(tiny, monkeypatch):
+    def fail(path):
+        raise MemoryError
+
+    monkeypatch.setitem(checks.examine_case.__globals__, "read_volume", fail)
+    problems = [problem for problem in check_dataset(tiny(2).root).problems if problem.severity == "error"]
+    assert [(problem.case, problem.code) for problem in problems] == [
+        ("case_00", "out-of-memory"),
+        ("case_01", "out-of-memory"),
+    ]
+    assert "--workers 1" in problems[0].remedy
+
+
+def test_a_script_without_main_guard_is_told_so_and_no_case_blamed(tiny, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"from voxelseg.data import check_dataset\n"
+        f"print({{problem.code for problem in check_dataset({str(tiny(6).root)!r}, workers=2).problems}})\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.stdout == ""
+    (told,) = [line for line in done.stderr.splitlines() if line.startswith("voxelseg.errors.WorkerError")][-1:]
+    assert "died without an error of its own. In a script of your own, start work under if __name__ ==" in told
+
+
+@pytest.mark.parametrize(("plant", "severity", "code", "words"), PLANTS, ids=[plant.__name__ for plant, *_ in PLANTS])
+def test_codes_and_severities_are_the_documented_ones(plant, severity, code, words):
+    assert severity in CODES[code][0].split(" or ")
 
 
 @pytest.mark.parametrize("name", ["msd_hippocampus", "la_mri", "Dataset027_ACDC", "Dataset015_BraTS"])

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from voxelseg.data import labels as labels_module
 from voxelseg.data.labels import LabelClass, LabelScheme, parse_labels
 from voxelseg.errors import DataError
 
@@ -91,6 +92,37 @@ def test_wrong_descriptions_are_refused(labels, words):
 def test_regions_need_an_order_of_known_values(order):
     with pytest.raises(DataError, match="regions_class_order"):
         parse_labels(REGIONS, regions_class_order=order)
+
+
+def test_regions_are_written_as_a_value_of_their_own():
+    with pytest.raises(DataError, match=r"'enhancing' holds the values \[3\] but would be written as 1"):
+        parse_labels(REGIONS, regions_class_order=[3, 2, 1])
+
+
+def test_a_region_is_not_painted_over_by_one_that_holds_it():
+    with pytest.raises(DataError, match="'whole' would be painted over all of 'enhancing'"):
+        parse_labels({"enhancing": 3, "whole": [1, 2, 3]}, regions_class_order=[3, 1])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
+def test_encoding_is_the_same_in_parts_and_for_every_type(monkeypatch, dtype):
+    scheme = parse_labels({"background": 0, "liver": 2, "ignore": 5})
+    label = np.arange(30).reshape(2, 3, 5).transpose(2, 0, 1).astype(dtype) % 7
+    expected = np.select([label == 2, label == 5], [1, -1], 0)
+    np.testing.assert_array_equal(scheme.encode(label), expected)
+    monkeypatch.setattr(labels_module, "_AT_ONCE", 4)
+    np.testing.assert_array_equal(scheme.encode(label), expected)
+
+
+def test_an_ignore_label_of_255_does_not_overflow_its_type():
+    scheme = parse_labels({"background": 0, "liver": 1, "ignore": 255})
+    assert scheme.encode(np.array([0, 1, 255, 254], np.uint8)).tolist() == [0, 1, -1, 0]
+
+
+def test_the_first_of_equal_outputs_wins():
+    scheme = parse_labels({"liver": 1, "spleen": 2})
+    outputs = np.random.default_rng(0).integers(0, 3, (3, 4, 5, 6)).astype(np.float32)
+    np.testing.assert_array_equal(scheme.decode(outputs), outputs.argmax(axis=0))
 
 
 def test_class_names_are_unique():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from voxelseg.data import Case, make_splits, read_dataset, read_splits, splits_of
-from voxelseg.data.splits import possible_folds, write_splits
+from voxelseg.data.splits import possible_folds, wanted_folds, write_splits
 from voxelseg.errors import DataError
 
 
@@ -152,3 +152,19 @@ def test_folds_of_real_patients_do_not_mix(shared_data):
     for split in splits_of(dataset):
         assert not {patient[one] for one in split.train} & {patient[one] for one in split.validation}
     assert splits_of(replace(dataset, cases=dataset.cases[::-1])) == splits_of(dataset)
+
+
+def test_more_folds_than_usual_are_drawn_where_cases_ask_for_them(tiny):
+    folds = {f"case_{number:03d}": number for number in range(10)}
+    some = cases(*(f"case_{number:03d}" for number in range(12)), folds=folds)
+    dataset = replace(read_dataset(tiny(4).root), cases=tuple(some))
+    splits = splits_of(dataset)
+    assert len(splits) == 10
+    assert all(f"case_{number:03d}" in splits[number].validation for number in range(10))
+    assert len(splits_of(replace(dataset, cases=tuple(numbered(12))))) == 5
+
+
+def test_a_date_in_the_place_of_a_fold_is_refused():
+    some = cases("a", "b", "c", folds={"a": 20230101, "b": 0, "c": 0})
+    with pytest.raises(DataError, match="asks for fold 20230101, but 3 cases make 3 folds at most"):
+        make_splits(some, num_folds=wanted_folds(some))

@@ -3,9 +3,10 @@ import pytest
 
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.errors import DataError
-from voxelseg.evaluate.case import LabelPair, labels_of_values, score_files, score_label_maps
+from voxelseg.evaluate.case import LabelPair, class_boxes, labels_of_values, score_files, score_label_maps
 from voxelseg.geometry import Grid
 from voxelseg.io import write_volume
+from voxelseg.metrics import METRICS, MaskPair
 from voxelseg.volume import Volume
 
 LABELS = LabelScheme((LabelClass("liver", (1,), 1), LabelClass("spleen", (2,), 2)))
@@ -63,17 +64,53 @@ def test_without_description_each_value_in_either_map_is_a_class():
     assert labels_of_values(label_map(), label_map()) is None
 
 
+REGIONS = LabelScheme((LabelClass("whole", (1, 3), 1), LabelClass("core", (3,), 3), LabelClass("other", (2,), 2)))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [LABELS, LabelScheme(LABELS.classes, ignore=9), REGIONS, LabelScheme(REGIONS.classes, ignore=9)],
+    ids=["classes", "ignore", "regions", "regions and ignore"],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_are_bit_for_bit_those_of_masks_of_the_whole_image(labels, seed):
+    rng = np.random.default_rng(seed)
+    maps = [np.zeros((9, 13, 17), np.uint8) for _ in range(2)]
+    for value in (1, 2, 3, 9):
+        for label in maps if seed != 3 else maps[:1]:  # at last the prediction is empty
+            d, h, w = rng.integers(0, (5, 7, 9))
+            box = (slice(d, d + 4), slice(h, h + 5), slice(w, w + 6))
+            label[box][rng.random(label[box].shape) < 0.7] = value
+    reference, prediction = maps
+    for name, found in scores(reference, prediction, labels).items():
+        judged = reference != 9 if labels.ignore else np.ones_like(reference, bool)
+        whole = MaskPair(labels.mask(reference, name) & judged, labels.mask(prediction, name) & judged, (3.0, 1.0, 0.5))
+        expected = {key: metric(whole, tolerance_mm=1.0) for key, metric in METRICS.items()}
+        np.testing.assert_equal(dict(found.metrics), expected)
+        assert found.volume_reference_mm3 == whole.num_reference * 1.5
+        assert found.volume_prediction_mm3 == whole.num_prediction * 1.5
+
+
+def test_a_class_is_looked_at_in_the_box_that_holds_it_in_both_maps():
+    reference, prediction = np.zeros((9, 13, 17), np.int16), np.zeros((9, 13, 17), np.int16)
+    reference[2, 3, 4], prediction[5, 1, 6], prediction[0, 0, 0] = 1, 1, -4
+    assert class_boxes(LABELS, reference, prediction) == {
+        "liver": (slice(2, 6), slice(1, 4), slice(4, 7)),
+        "spleen": (slice(0, 0), slice(0, 0), slice(0, 0)),
+    }
+
+
 def test_files_stored_along_other_axes_are_compared_in_space(tmp_path):
     label = label_map(v1=[0, 1, 2], v2=[40])
     turned = np.array([[0.0, 0.5, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
     pair = LabelPair("a", save(tmp_path / "p.nii.gz", label, turned), save(tmp_path / "r.nrrd", label))
-    assert [score.metrics["dice"] for score in score_files(pair, LABELS, tolerance_mm=1.0)] == [1.0, 1.0]
+    assert [score.metrics["dice"] for score in score_files(pair, LABELS, tolerance_mm=1.0).scores] == [1.0, 1.0]
 
 
 def test_spacing_of_the_file_reaches_the_distances(tmp_path):
     reference, prediction = label_map(v1=[0]), label_map(v1=[20])  # neighbours along D, 3 mm apart
     pair = LabelPair("a", save(tmp_path / "p.nii.gz", prediction), save(tmp_path / "r.nii.gz", reference))
-    found = score_files(pair, LABELS, tolerance_mm=1.0)[0]
+    found = score_files(pair, LABELS, tolerance_mm=1.0).scores[0]
     assert found.metrics["hd95_mm"] == pytest.approx(3.0)
     assert found.volume_reference_mm3 == pytest.approx(1.5)
 
@@ -93,3 +130,12 @@ def test_values_that_the_description_does_not_know_are_refused(tmp_path):
     )
     with pytest.raises(DataError, match=r"p\.nii\.gz: label values \[5\] are not in the data set's description"):
         score_files(pair, LABELS, tolerance_mm=1.0)
+
+
+@pytest.mark.parametrize(("shift_mm", "off_grid"), [(0.0, False), (0.005, False), (0.05, True), (0.24, True)])
+def test_grids_apart_by_more_than_rounding_are_marked(tmp_path, shift_mm, off_grid):
+    shifted = AFFINE.copy()
+    shifted[0, 3] = shift_mm  # of voxels of 0.5 mm
+    label = label_map(v1=[0])
+    pair = LabelPair("a", save(tmp_path / "p.nii.gz", label, shifted), save(tmp_path / "r.nii.gz", label))
+    assert score_files(pair, LABELS, tolerance_mm=1.0).off_grid is off_grid

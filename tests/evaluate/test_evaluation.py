@@ -70,6 +70,16 @@ def test_empty_masks_are_counted_by_kind():
     assert EVALUATION.summary()["classes"]["liver"]["empty"] == {"both": 0, "reference_only": 0, "prediction_only": 1}
 
 
+def test_two_scores_of_one_class_in_one_case_are_refused(tmp_path):
+    with pytest.raises(DataError, match="several scores of one class in a\\. Give every case an id of its own"):
+        Evaluation((score("a", "liver", 0.5), score("b", "liver", 0.5), score("a", "liver", 0.7)), 1.0)
+    EVALUATION.write(tmp_path)
+    with (tmp_path / "cases.csv").open("a") as file:
+        file.write("b,spleen,0.1,0.1,1,10,10\n")
+    with pytest.raises(DataError, match=r"cases\.csv: several scores of one class in b.*voxelseg evaluate"):
+        read_evaluation(tmp_path)
+
+
 def test_written_files_give_the_evaluation_back(tmp_path):
     cases, summary = EVALUATION.write(tmp_path)
     lines = cases.read_text().splitlines()
@@ -100,5 +110,7 @@ def test_missing_and_damaged_files_are_data_errors(tmp_path):
         with pytest.raises(DataError, match="damaged"):
             read_evaluation(tmp_path)
     (tmp_path / "cases.csv").unlink()
-    with pytest.raises(DataError, match=r"cases\.csv: cannot be read"):
+    with pytest.raises(DataError, match=r"cases\.csv: cannot be read.*Run `voxelseg evaluate` again"):
         read_evaluation(tmp_path)
+    with pytest.raises(DataError, match=r"cases\.csv: cannot be read.*Train on"):
+        read_evaluation(tmp_path, remedy="Train on.")

@@ -1,11 +1,15 @@
 import json
+import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from voxelseg.data.labels import LabelClass, LabelScheme
-from voxelseg.errors import ConfigError, DataError
+from voxelseg.errors import ConfigError, DataError, WorkerError
 from voxelseg.evaluate import evaluate, evaluate_pairs
+from voxelseg.evaluate.case import LabelPair
 from voxelseg.evaluate.folders import labels_near, match_files
 from voxelseg.geometry import Grid
 from voxelseg.io import write_volume
@@ -51,6 +55,16 @@ def test_files_are_matched_by_name_whatever_their_format(folders, tmp_path):
 
 def test_class_names_come_from_the_description_above_the_references(folders, tmp_path):
     describe(folders[1], {"background": 0, "left": 1, "right": 2})
+    assert evaluate(*folders, tmp_path / "scores").classes == ("left", "right")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("labels.txt", "1 left\n2 right\n"), ("labels.json", '{"left": 1, "right": 2}')]
+)
+@pytest.mark.parametrize("beside", ["the references", "their folder"])
+def test_class_names_come_from_the_files_beside_plain_pairs(folders, tmp_path, name, text, beside):
+    (folders[1].parent / "dataset.json").write_text('{"name": "without labels"}')
+    ((folders[1] if beside == "the references" else folders[1].parent) / name).write_text(text)
     assert evaluate(*folders, tmp_path / "scores").classes == ("left", "right")
 
 
@@ -144,9 +158,35 @@ def test_label_maps_without_any_class_cannot_be_scored(tmp_path):
         evaluate(tmp_path / "p", tmp_path / "r", tmp_path / "scores")
 
 
-def test_an_impossible_tolerance_is_refused_before_anything_is_read(folders, tmp_path):
-    with pytest.raises(ConfigError, match="tolerance_mm"):
-        evaluate(*folders, tmp_path / "scores", tolerance_mm=-1.0)
+def test_cases_slightly_off_their_grid_are_scored_and_noted(folders, tmp_path):
+    shifted = AFFINE.copy()
+    shifted[1, 3] = 0.1  # of a voxel of 1 mm, a fifth of the smallest one
+    save(folders[0] / "a.nii.gz", [1, 1, 2], shifted)
+    evaluation = evaluate(*folders, tmp_path / "scores", labels=LABELS)
+    assert evaluation.values("dice", "liver")["a"] == 1.0
+    note = "Compared voxel by voxel though their headers place the voxels up to 0.5 of a voxel apart: a."
+    assert evaluation.notes == (note,)
+    assert json.loads((tmp_path / "scores" / "summary.json").read_text())["notes"] == [note]
+
+
+class Deadly:
+    """Ends the process that receives it."""
+
+    def __reduce__(self):
+        return (os._exit, (1,))
+
+
+def test_cases_of_a_worker_that_died_are_named():
+    pairs = [LabelPair(case, Deadly(), Path()) for case in ("liver_01", "liver_02")]
+    with pytest.raises(WorkerError, match=r"In work were: case liver_01, case liver_02\. "):
+        evaluate_pairs(pairs, None, labels=LABELS, workers=2)
+
+
+@pytest.mark.parametrize("tolerance_mm", [-1.0, math.nan, math.inf])
+def test_an_impossible_tolerance_is_refused_before_anything_is_read(folders, tmp_path, tolerance_mm):
+    (folders[0] / "a.nii.gz").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match="tolerance_mm must be a number of at least 0"):
+        evaluate(*folders, tmp_path / "scores", tolerance_mm=tolerance_mm)
 
 
 def test_pairs_are_scored_in_the_order_of_their_ids(folders):

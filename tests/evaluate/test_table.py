@@ -40,3 +40,10 @@ def test_notes_are_shown_below_the_table():
     assert "Left out: z." in rendered(
         Evaluation((score("a", "liver", 0.5),), tolerance_mm=1.0, notes=("Left out: z.",))
     )
+
+
+def test_brackets_in_names_and_notes_are_shown_as_they_are():
+    text = rendered(
+        Evaluation((score("a", "kidney [left]", 0.5), score("a", "[/x]", 0.5)), 1.0, notes=("Left out: [b], [/c].",))
+    )
+    assert all(words in text for words in ("kidney [left]", "[/x]", "Left out: [b], [/c]."))

@@ -5,11 +5,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813
 
 from voxelseg.errors import DataError, VoxelsegError
 from voxelseg.geometry import Grid
 from voxelseg.io import (
     FORMATS,
+    files_of,
     is_image,
     read_channels,
     read_header,
@@ -52,6 +54,42 @@ def test_an_array_is_written_onto_the_grid_of_a_scan_of_any_other_format(tmp_pat
     grid = read_header(tmp_path / f"scan{source}").grid
     write_volume(tmp_path / f"label{target}", Volume(np.ones((1, *grid.shape_dhw), np.uint8), grid))
     assert read_header(tmp_path / f"label{target}").grid.differences(grid) == []
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_files_of_a_scan_are_all_that_writing_makes(tmp_path: Path, suffix: str):
+    write_volume(tmp_path / f"M\u00fcller 50%.1{suffix}", volume_of(range(8)))
+    found = files_of(tmp_path / f"M\u00fcller 50%.1{suffix}")
+    assert found[0].name.endswith(suffix)
+    assert sorted(found) == sorted(tmp_path.iterdir())
+    assert len(found) == (2 if suffix in {".mhd", ".nhdr"} else 1)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"NRRD", b"NDims = 3\n", b"NRRD0004\ndata file: \0\n", b"ElementDataFile =\n"]
+)
+@pytest.mark.parametrize("name", ["scan.mhd", "scan.nhdr", "scan.nii", "scan.png"])
+def test_a_missing_or_damaged_scan_consists_of_its_own_file(tmp_path: Path, name: str, content: bytes | None):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert files_of(str(tmp_path / name)) == (tmp_path / name,)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_slice_of_two_axes_is_written_with_two(tmp_path: Path, suffix: str):
+    image = sitk.GetImageFromArray(np.arange(12, dtype=np.int16).reshape(3, 4))
+    image.SetSpacing((0.5, 2.0))
+    image.SetOrigin((7.0, -8.0))
+    sitk.WriteImage(image, str(tmp_path / f"scan{suffix}"))
+    volume = read_volume(tmp_path / f"scan{suffix}")
+    write_volume(tmp_path / f"out{suffix}", volume)
+    written = sitk.ReadImage(str(tmp_path / f"out{suffix}"))
+    assert written.GetSize() == (4, 3)
+    np.testing.assert_allclose(written.GetSpacing(), (0.5, 2.0))
+    np.testing.assert_allclose(written.GetOrigin(), (7.0, -8.0))
+    np.testing.assert_allclose(written.GetDirection(), (1, 0, 0, 1), atol=1e-7)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), np.arange(12).reshape(3, 4))
+    assert read_header(tmp_path / f"out{suffix}").grid.differences(volume.grid, tolerance_voxels=1e-6) == []
 
 
 def test_names_tell_images_from_other_files():

@@ -9,7 +9,7 @@ from nibabel.eulerangles import euler2mat
 
 from voxelseg.errors import DataError
 from voxelseg.geometry import Affine, Grid
-from voxelseg.io import read_header, read_volume, write_volume
+from voxelseg.io import files_of, read_header, read_volume, write_volume
 from voxelseg.volume import Volume
 
 ITK_TYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -175,3 +175,32 @@ def test_damaged_files_are_silent_errors_that_name_file_and_remedy(tmp_path: Pat
         assert str(caught.value).startswith(f"{path}: "), name
         assert expected in str(caught.value), (name, str(caught.value))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["M\u00fcller", "list_3", "LIST 2", "50% d 3", "bad\udcff", "NoBreak\u00a0Space"])
+def test_any_name_of_a_file_with_detached_data_is_read_again(tmp_path: Path, name: str):
+    volume = random_volume(np.eye(4))
+    write_volume(tmp_path / f"{name}.mhd", volume)
+    np.testing.assert_array_equal(read_volume(tmp_path / f"{name}.mhd").array, volume.array)
+
+
+@pytest.mark.parametrize("listed", ["LIST", "LIST 2", "slice%03d.raw 1 4 1", "slice%d.raw 1 4"])
+def test_voxels_in_several_files_are_refused(tmp_path: Path, listed: str):
+    (tmp_path / "scan.mhd").write_bytes(header_of(ElementDataFile=listed))
+    with pytest.raises(DataError, match="spread over several files"):
+        read_header(tmp_path / "scan.mhd")
+
+
+def test_message_on_missing_data_of_any_name_can_be_printed(tmp_path: Path):
+    (tmp_path / "scan.mhd").write_bytes(header_of(ElementDataFile="b\u00e4d").replace(b"\xc3\xa4", b"\xff"))
+    with pytest.raises(DataError, match=r"its data file .*b\?d is missing") as caught:
+        read_volume(tmp_path / "scan.mhd")
+    str(caught.value).encode()
+
+
+def test_files_of_a_scan_lie_where_its_header_says(tmp_path: Path):
+    for data in ("data.raw", "folder/data.raw", str(tmp_path / "elsewhere" / "data.raw")):
+        (tmp_path / "scan.mhd").write_bytes(header_of(ElementDataFile=data))
+        assert files_of(tmp_path / "scan.mhd") == (tmp_path / "scan.mhd", tmp_path / data)
+    (tmp_path / "scan.mha").write_bytes(header_of())
+    assert files_of(tmp_path / "scan.mha") == (tmp_path / "scan.mha",)

@@ -384,3 +384,45 @@ def test_real_label_map_stored_as_float_becomes_integers(shared_data: Path):
     label = read_label(path)
     assert label.array.dtype == np.uint8
     assert set(np.unique(label.array)) <= {0, 1}
+
+
+@pytest.mark.parametrize(("offset", "value"), [(256, np.nan), (80, np.nan), (256, 7.0)], ids=["nan", "pixdim", "long"])
+def test_damaged_qform_beside_a_sound_sform_is_restored_as_it_was(tmp_path: Path, offset: int, value: float):
+    image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), TILT)
+    image.set_qform(TILT, code=1)
+    image.set_sform(TILT, code=2)
+    image.to_filename(tmp_path / "scan.nii")
+    content = bytearray((tmp_path / "scan.nii").read_bytes())
+    content[offset : offset + 4] = struct.pack("<f", value)  # quatern_b or pixdim[1]
+    (tmp_path / "scan.nii").write_bytes(content)
+    volume = read_volume(tmp_path / "scan.nii")
+    assert (volume.grid.qform, volume.grid.qform_code) == (None, 1)
+    np.testing.assert_allclose(volume.grid.affine_ijk, TILT, atol=1e-5)
+    write_volume(tmp_path / "out.nii", volume)
+    assert_same_forms(tmp_path / "scan.nii", tmp_path / "out.nii")
+
+
+def test_damaged_qform_without_a_sform_is_an_error(tmp_path: Path):
+    image = nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), None)
+    image.set_qform(TILT, code=1)
+    image.to_filename(tmp_path / "scan.nii")
+    content = bytearray((tmp_path / "scan.nii").read_bytes())
+    content[256:260] = struct.pack("<f", np.nan)
+    (tmp_path / "scan.nii").write_bytes(content)
+    with pytest.raises(DataError, match="qform is damaged and there is no sform"):
+        read_header(tmp_path / "scan.nii")
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4)])
+@pytest.mark.parametrize("forms", [(0, 0), (1, 0), (0, 1), (2, 1)])
+def test_missing_axes_stay_missing_when_written(tmp_path: Path, shape: tuple[int, ...], forms: tuple[int, int]):
+    image = nib.Nifti1Image(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), None)
+    image.set_sform(TILT if forms[0] else None, code=forms[0])
+    image.set_qform(TILT if forms[1] else None, code=forms[1])
+    image.to_filename(tmp_path / "scan.nii.gz")
+    volume = read_volume(tmp_path / "scan.nii.gz")
+    label = Volume(np.ones(volume.array.shape, np.uint8), volume.grid)
+    write_volume(tmp_path / "label.nii.gz", label)
+    assert nib.load(tmp_path / "label.nii.gz").shape == shape
+    assert_same_forms(tmp_path / "scan.nii.gz", tmp_path / "label.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "label.nii.gz").array, label.array)

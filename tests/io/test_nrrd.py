@@ -1,3 +1,4 @@
+import bz2
 from itertools import permutations, product
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from nibabel.eulerangles import euler2mat
 
 from voxelseg.errors import DataError
 from voxelseg.geometry import Affine, Grid
-from voxelseg.io import read_header, read_volume, write_volume
+from voxelseg.io import files_of, read_header, read_volume, write_volume
 from voxelseg.volume import Volume
 
 
@@ -160,3 +161,104 @@ def test_real_image_and_mask_lie_on_one_grid_and_round_trip(tmp_path: Path, shar
         np.testing.assert_allclose(again.GetOrigin(), original.GetOrigin(), atol=1e-9)
         np.testing.assert_allclose(again.GetDirection(), original.GetDirection(), atol=1e-12)
         np.testing.assert_allclose(again.GetSpacing(), original.GetSpacing(), rtol=1e-12)
+
+
+def header_of(*, encoding: str = "raw", dimension: int = 3, **changes: str) -> bytes:
+    """A header of bytes 2 x 2 x 2 (x 2 ...) with 1, 2, 3 mm from (5, 6, 7); `changes` by name without spaces."""
+    fields = {
+        "type": "uchar",
+        "dimension": str(dimension),
+        "space": "left-posterior-superior",
+        "sizes": " ".join(["2"] * dimension),
+        "space directions": "(1,0,0) (0,2,0) (0,0,3)",
+        "encoding": encoding,
+        "space origin": "(5,6,7)",
+        **{name.replace("_", " "): value for name, value in changes.items()},
+    }
+    return ("NRRD0004\n" + "".join(f"{name}: {value}\n" for name, value in fields.items() if value) + "\n").encode()
+
+
+def write_in_space(path: Path, space: str) -> None:
+    if space.lower().endswith(("time", "t")):
+        axes = {"space_directions": "(1,0,0,0) (0,2,0,0) (0,0,3,0) (0,0,0,1)", "space_origin": "(5,6,7,0)"}
+        path.write_bytes(header_of(dimension=4, space=space, kinds="space space space time", **axes) + bytes(16))
+    else:
+        path.write_bytes(header_of(space=space) + bytes(8))
+
+
+@pytest.mark.parametrize(
+    ("space", "x", "y"),
+    [
+        *[(space, 5, 6) for space in ("right-anterior-superior", "RAS", "Right Anterior Superior")],
+        *[(space, -5, 6) for space in ("left-anterior-superior", "LAS")],
+        *[(space, -5, -6) for space in ("left-posterior-superior", "LPS", "left-posterior-superior-time", "LPST")],
+    ],
+)
+def test_anatomical_spaces_are_turned_to_ras(tmp_path: Path, space: str, x: float, y: float):
+    write_in_space(tmp_path / "scan.nrrd", space)
+    np.testing.assert_allclose(read_header(tmp_path / "scan.nrrd").grid.affine_ijk[:3, 3], (x, y, 7))
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        *("right-anterior-superior-time", "RAST", "left-anterior-superior-time", "LAST"),
+        *("scanner-xyz", "3D-right-handed", "3D-left-handed"),
+    ],
+)
+def test_spaces_that_simpleitk_takes_for_lps_in_silence_are_refused(tmp_path: Path, space: str):
+    write_in_space(tmp_path / "scan.nrrd", space)
+    x, y, _ = sitk.ReadImage(str(tmp_path / "scan.nrrd")).GetOrigin()[:3]
+    assert (x, y) == (5, 6)  # as if they were left and posterior
+    with pytest.raises(DataError, match=f"are in the space '{space}', expected left-posterior-superior"):
+        read_header(tmp_path / "scan.nrrd")
+
+
+def test_without_a_space_coordinates_are_taken_as_simpleitk_does(tmp_path: Path):
+    (tmp_path / "scan.nrrd").write_bytes(
+        header_of(space="", space_directions="", space_origin="", spacings="1 2 3") + bytes(8)
+    )
+    np.testing.assert_allclose(read_header(tmp_path / "scan.nrrd").grid.affine_ijk, np.diag([-1.0, -2.0, 3.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (header_of(encoding="bzip2") + bz2.compress(bytes(8)), "compressed with bzip2, which is not read. Save"),
+        (header_of(dimension=1, space="", space_directions="", space_origin="") + bytes(2), "one axis, expected two"),
+        (
+            header_of(dimension=4, space_directions="(1,0,0) (0,2,0) (0,0,3) (0,0,4)") + bytes(16),
+            "more axes than its space",
+        ),
+    ],
+    ids=["bzip2", "one axis", "no kinds"],
+)
+def test_sound_files_that_are_not_read_are_not_called_damaged(tmp_path: Path, content: bytes, words: str):
+    (tmp_path / "scan.nrrd").write_bytes(content)
+    with pytest.raises(DataError, match=words) as caught:
+        read_header(tmp_path / "scan.nrrd")
+    assert "amaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("named", "names"),
+    [
+        ("data file: data.raw", ["data.raw"]),
+        ("datafile: ./folder/data.raw", ["folder/data.raw"]),
+        ("DATA FILE: /elsewhere/data.raw", ["/elsewhere/data.raw"]),
+        ("data file: slice%02d.raw 1 2 1", ["slice01.raw", "slice02.raw"]),
+        ("data file: LIST\na.raw\nb.raw", ["a.raw", "b.raw"]),
+        ("data file: LIST 2\na.raw\nb.raw", ["a.raw", "b.raw"]),
+    ],
+)
+def test_files_of_a_scan_are_those_that_its_header_names(tmp_path: Path, named: str, names: list[str]):
+    (tmp_path / "scan.nhdr").write_bytes(header_of().strip() + f"\n# remark\nkey:=data file: x\n{named}\n".encode())
+    assert files_of(tmp_path / "scan.nhdr") == (tmp_path / "scan.nhdr", *(tmp_path / name for name in names))
+
+
+def test_voxels_in_several_files_are_read(tmp_path: Path):
+    for number in (1, 2):
+        (tmp_path / f"slice{number}.raw").write_bytes(bytes([number] * 4))
+    (tmp_path / "scan.nhdr").write_bytes(header_of().strip() + b"\ndata file: slice%d.raw 1 2 1\n")
+    assert read_volume(tmp_path / "scan.nhdr").array[0, :, 0, 0].tolist() == [1, 2]
+    assert [path.name for path in files_of(tmp_path / "scan.nhdr")] == ["scan.nhdr", "slice1.raw", "slice2.raw"]

@@ -43,6 +43,11 @@ def test_diagonal_is_that_of_the_whole_image():
     assert MaskPair(empty, empty, (2.0, 1.0, 1.0)).diagonal_mm == pytest.approx(13.0)  # sides 4, 3, 12 mm
 
 
+def test_diagonal_of_a_part_is_that_of_the_image_it_was_cut_from():
+    part = np.ones((1, 1, 1), bool)
+    assert MaskPair(part, part, (2.0, 1.0, 1.0), image_shape=(2, 3, 12)).diagonal_mm == pytest.approx(13.0)
+
+
 @pytest.mark.parametrize(
     ("reference", "prediction", "spacing", "message"),
     [

@@ -81,8 +81,20 @@ def test_a_rotation_turns_by_its_angle_and_keeps_lengths():
         matrix = drawn(config, number, anisotropic=True).matrix
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-12)
         assert matrix[0].tolist() == [1, 0, 0]
-        assert abs(np.degrees(np.arctan2(matrix[2, 1], matrix[1, 1]))) <= 30
         np.testing.assert_allclose((turn := drawn(config, number).matrix) @ turn.T, np.eye(3), atol=1e-12)
+
+
+def test_anisotropic_data_are_turned_to_any_angle_in_plane_and_others_a_little():
+    def largest_angle(anisotropic: bool, **settings: float) -> float:
+        config = OFF.model_copy(update={"rotation": 1.0, **settings})
+        matrices = [drawn(config, number, anisotropic=anisotropic).matrix for number in range(200)]
+        # The trace of a rotation is 1 + 2 cos(angle).
+        return max(np.degrees(np.arccos((np.trace(matrix) - 1) / 2)) for matrix in matrices)
+
+    assert 170 < largest_angle(True) <= 180
+    assert 50 < largest_angle(True, rotation_degrees_in_plane=60.0) <= 60
+    assert 30 < largest_angle(False) < 60  # three turns of at most 30 degrees together
+    assert largest_angle(False, rotation_degrees_in_plane=0.0) == largest_angle(False)
 
 
 def test_mirroring_is_along_mirror_axes_alone():
@@ -179,6 +191,27 @@ def test_intensities_are_repeatable_and_leave_the_global_generators_alone():
     assert not torch.equal(first, image)
 
 
+@pytest.mark.parametrize("masked", [(), (1,), (0, 1)])
+def test_background_that_is_0_stays_0_in_masked_channels_alone(masked):
+    # brightness and contrast leave 0 or change it little; noise, blur and gamma do not
+    transform = intensity_transform(
+        OFF.model_copy(update={"noise": 1.0, "noise_std": (1.0, 1.0)}), PATCH, anisotropic=False
+    )
+    image = torch.rand(3, *PATCH) + 1
+    image[:, :3] = 0
+    changed = change_intensities(transform, image.clone(), np.random.default_rng(0), masked_channels=masked)
+    for channel in range(3):
+        assert bool((changed[channel, :3] == 0).all()) == (channel in masked)
+    assert (changed[:, 3:] != image[:, 3:]).all()
+
+
+def test_noise_has_the_standard_deviation_of_its_range():
+    config = OFF.model_copy(update={"noise": 1.0, "noise_std": (0.25, 0.25)})
+    transform = intensity_transform(config, (40, 40, 40), anisotropic=False)
+    changed = change_intensities(transform, torch.zeros(1, 40, 40, 40), np.random.default_rng(0))
+    assert changed.std() == pytest.approx(0.25, rel=0.02)
+
+
 def fail_inside(generator: np.random.Generator) -> None:
     with seeded(generator):
         raise RuntimeError("inside")
@@ -219,14 +252,28 @@ def test_thin_patches_are_augmented_too(shape, anisotropic):
         assert result.isfinite().all()
 
 
+@pytest.mark.parametrize("sigma", [0.5, 1.0, 1.3, 2.0, 3.0, 4.0])
+def test_a_strong_blur_leaves_axes_that_are_too_short_for_it(sigma):
+    config = OFF.model_copy(update={"blur": 1.0, "blur_sigma": (sigma, sigma)})
+    for depth in range(2, 16):
+        transform = intensity_transform(config, (depth, 20, 20), anisotropic=False)
+        image = torch.zeros(4, depth, 20, 20)
+        image[:, depth // 2, 10, 10] = 1
+        changed = change_intensities(transform, image.clone(), np.random.default_rng(0))
+        blurred = changed[changed.amax((1, 2, 3)) < 1]
+        assert len(blurred)
+        assert bool((blurred[:, depth // 2 - 1] > 0).any()) == (depth > 3 * sigma + 0.25)
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("rotation", 1.5),
         ("rotation_degrees", -1),
+        ("rotation_degrees_in_plane", 181),
         ("scaling_range", (1.4, 0.7)),
         ("scaling_range", (0, 1)),
-        ("noise_variance", (-1, 0)),
+        ("noise_std", (-1, 0)),
         ("blur_sigma", (0, 1)),
         ("brightness_range", (1.1, 1.2)),
         ("low_resolution_zoom", (0.0, 1.0)),

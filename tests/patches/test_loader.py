@@ -98,6 +98,18 @@ def test_an_image_that_equals_its_label_stays_aligned(source, store_case):
         assert torch.equal((image[:, 0] > 0.5).short(), label)
 
 
+def test_background_of_masked_channels_stays_0(source, store_case):
+    image = np.random.default_rng(0).normal(5, 1, (2, 20, 24, 26))
+    image[:, :10] = 0
+    case = store_case("brain", image, np.zeros((20, 24, 26)))
+    noisy = AugmentationConfig(rotation=0, scaling=0, noise=1, noise_std=(0.5, 0.5), gamma=1)
+    masked = dataclasses.replace(source, cases=[case], augmentation=noisy, masked_channels=(0,))
+    images = torch.cat([images for images, _ in batches(masked, 5)])
+    outside = images[:, 0] == 0
+    assert 0.2 < outside.float().mean() < 0.8
+    assert (images[:, 1][outside] != 0).any()
+
+
 def test_anisotropic_samples_are_repeatable(source):
     flat = dataclasses.replace(source, anisotropic=True)
     assert equal(batches(flat, 3), batches(flat, 3))
@@ -138,6 +150,8 @@ def test_a_killed_worker_is_an_error_with_a_remedy_and_no_hang(source, monkeypat
     for worker in workers:
         os.kill(worker.pid, signal.SIGKILL)
     began = time.monotonic()
-    with pytest.raises(WorkerError, match=r"died .*train.workers=0"):
+    with pytest.raises(
+        WorkerError, match=r"died .*the same command with --set train.workers=0\), or .*another --out .*batch_size=1"
+    ):
         list(found)
     assert time.monotonic() - began < 30

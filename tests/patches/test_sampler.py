@@ -16,8 +16,18 @@ def test_the_last_samples_of_a_batch_hold_foreground():
     assert drawn == [[False, False, False, True]] * 2  # round(1.32) = 1
     assert [draws_foreground(n, batch_size=2, share=0.33) for n in range(4)] == [False, True] * 2  # at least one
     assert [draws_foreground(n, batch_size=3, share=0.67) for n in range(3)] == [False, True, True]
+    # nnU-Net: not n < round(3 * 0.5), which is 2
+    assert [draws_foreground(n, batch_size=3, share=0.5) for n in range(3)] == [False, False, True]
     assert not any(draws_foreground(n, batch_size=3, share=0.0) for n in range(9))
     assert all(draws_foreground(n, batch_size=3, share=1.0) for n in range(9))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.33, 0.5, 0.6, 0.9, 1.0])
+@pytest.mark.parametrize("batch_size", [2, 3, 4, 5, 7, 12])
+def test_as_many_hold_foreground_as_in_nnunet_but_at_least_one(batch_size, share):
+    drawn = [draws_foreground(number, batch_size=batch_size, share=share) for number in range(batch_size)]
+    theirs = [not number < round(batch_size * (1 - share)) for number in range(batch_size)]
+    assert drawn == (theirs if any(theirs) else [False] * (batch_size - 1) + [True])
 
 
 def test_batches_of_one_hold_foreground_in_their_share_of_steps():

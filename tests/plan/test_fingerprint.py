@@ -110,9 +110,9 @@ def test_all_bad_cases_are_listed_together(write_set):
         compute_fingerprint(dataset)
     lines = str(caught.value).splitlines()
     assert lines[0] == "3 of 4 cases could not be measured:"
-    assert "case_1: the scan holds NaN or infinite voxels" in lines[1]
-    assert "case_2: the scan holds NaN or infinite voxels" in lines[2]
-    assert "case_3: image (C, D, H, W) = (1, 4, 6, 8), label map (D, H, W) = (3, 6, 8)" in lines[3]
+    assert "label_3.nii.gz: not on the grid of its scan: shape (4, 6, 8) against (3, 6, 8)" in lines[1]
+    assert "case_1: the scan holds NaN or infinite voxels" in lines[2]
+    assert "case_2: the scan holds NaN or infinite voxels" in lines[3]
 
 
 def test_label_values_outside_the_description_are_an_error(write_set):
@@ -123,7 +123,7 @@ def test_label_values_outside_the_description_are_an_error(write_set):
 
 
 def test_a_wrong_number_of_channels_is_an_error(write_set):
-    with pytest.raises(DataError, match=r"expected 2 channel\(s\) and equal sizes"):
+    with pytest.raises(DataError, match=r"case_0: the scan has 1 channel\(s\), expected 2"):
         compute_fingerprint(write_set(image_and_label(), channels=2))
 
 

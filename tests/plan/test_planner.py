@@ -6,6 +6,7 @@ from voxelseg.data import read_dataset
 from voxelseg.errors import ConfigError, DataError
 from voxelseg.plan import PlanLimits, compute_fingerprint, make_plan
 from voxelseg.plan.fingerprint import CaseFingerprint, Fingerprint, IntensityStatistics
+from voxelseg.plan.planner import override_plan
 
 
 def measured_case(
@@ -180,9 +181,27 @@ def test_every_patch_fits_the_budget_the_divisor_and_the_network(shape, divisor)
     assert prod(plan.patch_size) <= 30_000 or max(blocks) <= 2
 
 
-def test_a_budget_below_the_smallest_patch_still_gives_one():
-    plan = make_plan(measured_set(measured_case()), PlanLimits(divisor=(16, 16, 16), voxels_per_step=1))
-    assert sorted(plan.patch_size) == [16, 16, 32]
+def test_a_budget_that_the_smallest_batch_of_the_smallest_patch_exceeds_is_an_error():
+    fingerprint = measured_set(measured_case())
+    fits = PlanLimits(divisor=(16, 16, 16), voxels_per_step=2 * 16 * 16 * 32)
+    assert sorted(make_plan(fingerprint, fits).patch_size) == [16, 16, 32]
+    message = r"16383 voxels fit .* a batch of 2 of the smallest patch, \d+ x \d+ x \d+, has 16384.*--memory-gb"
+    limits = PlanLimits(divisor=(16, 16, 16), voxels_per_step=2 * 16 * 16 * 32 - 1)
+    with pytest.raises(ConfigError, match=message):
+        make_plan(fingerprint, limits)
+    with pytest.raises(ConfigError, match="a batch of 3 of the smallest patch"):
+        make_plan(fingerprint, fits, {"batch_size": 3})
+    assert make_plan(fingerprint, limits, {"batch_size": 1}).batch_size == 1
+
+
+def test_a_patch_by_hand_may_exceed_the_budget_and_is_noted():
+    limits = PlanLimits(divisor=(16, 16, 16), voxels_per_step=100_000)
+    plan = make_plan(measured_set(measured_case()), limits, {"patch_size": [64, 64, 64]})
+    assert (plan.patch_size, plan.batch_size) == ((64, 64, 64), 2)
+    note = "A training step holds 524288 voxels, more than the 100000 that it is meant to hold."  # 2 x 64^3
+    assert note in plan.notes
+    small = make_plan(measured_set(measured_case()), limits, {"patch_size": [32, 32, 32]})
+    assert not [one for one in small.notes if "training step" in one]
 
 
 def test_batch_grows_with_the_budget_up_to_a_twentieth_of_the_data():
@@ -297,6 +316,37 @@ def test_a_fixed_patch_decides_batch_and_levels():
     assert plan.patch_size == (32, 32, 32)
     assert plan.batch_size == 7
     assert len(plan.strides) == 4
+
+
+def test_a_fixed_batch_decides_the_patch():
+    fingerprint, limits = measured_set(measured_case()), PlanLimits(divisor=(8, 8, 8), voxels_per_step=200_000)
+    free, fixed = make_plan(fingerprint, limits), make_plan(fingerprint, limits, {"batch_size": 8})
+    assert prod(free.patch_size) > 50_000
+    assert fixed.batch_size == 8
+    assert 15_000 < prod(fixed.patch_size) <= 25_000  # an eighth
+
+
+def test_values_that_replace_a_plan_s_change_nothing_but_themselves_and_the_notes():
+    fingerprint = two_classes(*[12.0] * 10)
+    plan = make_plan(fingerprint, PlanLimits(divisor=(8, 8, 8)), {"batch_size": 3})
+    assert "Mirrored in training and test-time augmentation: D, H." in plan.notes
+    changed = override_plan(plan, fingerprint, {"mirror_axes": [2], "patch_size": [64, 64, 64]})
+    assert changed.changed(notes=()) == plan.changed(mirror_axes=[2], patch_size=[64, 64, 64], notes=())
+    assert "Mirrored in training and test-time augmentation: W." in changed.notes
+    assert not [note for note in changed.notes if note.endswith(": D, H.")]
+    assert any("has a direction, although it is in mirror_axes" in note for note in changed.notes)
+    assert any("longer than the median scan along D, H, W" in note for note in changed.notes)
+    by_hand = [note.split()[0] for note in changed.notes if note.endswith("was set by hand.")]
+    assert by_hand == ["patch_size", "batch_size", "mirror_axes"]
+
+
+def test_a_plan_that_nothing_is_replaced_in_stays_as_it_is():
+    fingerprint = two_classes(*[12.0] * 10)
+    plan = make_plan(fingerprint).changed(notes=["my own"])
+    assert override_plan(plan, fingerprint, {}) == plan
+    assert override_plan(plan, fingerprint, {"notes": ["other"]}).notes == ("other",)
+    with pytest.raises(ConfigError, match="patchsize: unknown key"):
+        override_plan(plan, fingerprint, {"patchsize": 3})
 
 
 @pytest.mark.parametrize(

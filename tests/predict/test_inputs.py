@@ -92,11 +92,54 @@ def test_a_data_set_gives_its_test_cases(tiny_msd):
     assert list(found(tiny_msd)) == ["tiny_4", "tiny_5"]
 
 
-def test_a_data_set_without_test_cases_gives_its_training_cases(tiny_msd, tmp_path):
-    data = shutil.copytree(tiny_msd, tmp_path / "data")
+def described(tiny_msd, folder, **changes):
+    """A copy of the tiny data set with another description."""
+    data = shutil.copytree(tiny_msd, folder)
     description = json.loads((data / "dataset.json").read_text())
-    (data / "dataset.json").write_text(json.dumps({**description, "test": []}))
+    (data / "dataset.json").write_text(json.dumps({**description, **changes}))
+    return data
+
+
+def test_a_data_set_without_test_cases_gives_its_training_cases_and_says_so(tiny_msd, tmp_path, caplog):
+    data = described(tiny_msd, tmp_path / "data", test=[])
     assert list(found(data)) == ["tiny_0", "tiny_1", "tiny_2", "tiny_3"]
+    assert "describes no test cases; its training cases are predicted" in caplog.text
+
+
+@pytest.mark.parametrize("lost", [["tiny_4"], ["tiny_4", "tiny_5"]], ids=["some", "all"])
+def test_test_cases_that_are_described_but_not_there_are_named(tiny_msd, tmp_path, lost):
+    data = described(tiny_msd, tmp_path / "data")
+    for name in lost:
+        (data / "imagesTs" / f"{name}.nii.gz").unlink()
+    with pytest.raises(DataError, match="scans of the data set are not there") as error:
+        find_cases(data, channels=("MRI",))
+    assert all(name in str(error.value) for name in lost)
+
+
+def test_lost_training_cases_do_not_keep_test_cases_from_being_predicted(tiny_msd, tmp_path):
+    data = described(tiny_msd, tmp_path / "data")
+    (data / "imagesTr" / "tiny_0.nii.gz").unlink()
+    assert list(found(data, ("MRI",))) == ["tiny_4", "tiny_5"]
+
+
+def test_channels_in_another_order_than_the_model_s_are_refused(tmp_path, caplog):
+    for part in ("images", "labels"):
+        channels = ("_0000", "_0001") if part == "images" else ("",)
+        save(tmp_path / f"{part}Tr", *(f"a{channel}.nii.gz" for channel in channels))
+    content = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "ball": 1}, "numTraining": 1}
+    (tmp_path / "dataset.json").write_text(json.dumps({**content, "file_ending": ".nii.gz"}))
+    with pytest.raises(DataError, match=r"the channels are T1, FLAIR, those of the model flair, T1.*model's order"):
+        find_cases(tmp_path, channels=("flair", "T1"))
+    assert list(found(tmp_path, ("T1 ", "Flair"))) == ["a"]
+    assert "taken in this order" not in caplog.text
+    assert list(found(tmp_path, ("T1", "T2"))) == ["a"]
+    assert "the channels are T1, FLAIR, those of the model T1, T2; they are taken in this order" in caplog.text
+
+
+def test_a_scan_beside_a_data_set_s_folders_does_not_hide_the_data_set(tiny_msd, tmp_path):
+    data = described(tiny_msd, tmp_path / "data")
+    shutil.copy(data / "imagesTs" / "tiny_4.nii.gz", data / "atlas.nii.gz")
+    assert list(found(data, ("MRI",))) == ["tiny_4", "tiny_5"]
 
 
 def test_a_file_list_is_a_data_set(tiny_msd, tmp_path):

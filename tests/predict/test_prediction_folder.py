@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from voxelseg.data.dataset import Case
-from voxelseg.errors import DataError, VoxelsegError
+from voxelseg.errors import ConfigError, DataError, VoxelsegError
 from voxelseg.geometry import Grid
 from voxelseg.io import read_volume, write_volume
 from voxelseg.predict.folder import PredictionFolder, predict_cases
@@ -75,7 +75,7 @@ def test_probabilities_are_one_file_with_a_channel_for_each_output(cases, out):
     values = read_volume(out / "probabilities" / "a.nii.gz")
     assert values.array.shape == (2, 4, 5, 6)
     np.testing.assert_array_equal(values.array.sum(axis=0), 1.0)
-    assert sorted(path.name for path in out.iterdir()) == ["a.nii.gz", "b.nii.gz", "prediction.json", "probabilities"]
+    assert {path.name for path in out.glob("[!.]*")} == {"a.nii.gz", "b.nii.gz", "prediction.json", "probabilities"}
 
 
 def test_what_is_there_already_is_kept(cases, out):
@@ -114,8 +114,8 @@ def test_a_label_map_whose_scan_is_gone_does_not_count_as_made(cases, out):
 
 def test_probabilities_of_another_model_do_not_stay_beside_a_new_label_map(cases, out):
     predict_cases(Brightness(), cases, folder(out, probabilities=True))
-    predict_cases(Brightness(), cases[:1], folder(out, model="another"))
-    assert [path.name for path in (out / "probabilities").iterdir()] == ["b.nii.gz"]
+    predict_cases(Brightness(), cases, folder(out, model="another"))
+    assert list((out / "probabilities").iterdir()) == []
 
 
 def test_bad_scans_are_listed_together_and_the_good_ones_predicted(cases, out, tmp_path):
@@ -134,7 +134,7 @@ def test_bad_scans_are_listed_together_and_the_good_ones_predicted(cases, out, t
     message = str(error.value)
     assert message.startswith("3 of 5 cases could not be predicted, the others were:")
     assert all(f"\n  {name}: " in message for name in ("damaged", "gone", "nan"))
-    assert {path.name for path in out.iterdir()} == {"a.nii.gz", "b.nii.gz", "prediction.json"}
+    assert {path.name for path in out.glob("[!.]*")} == {"a.nii.gz", "b.nii.gz", "prediction.json"}
 
 
 def test_a_failure_of_the_network_stops_with_the_case_s_name(cases, out):
@@ -161,6 +161,57 @@ def test_a_prediction_that_was_killed_is_finished_and_its_leftovers_removed(case
     predict_cases(predictor, cases, folder(out))
     assert predictor.asked == 2
     assert not list(out.glob(".partial-*"))
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "probabilities/b.nii.gz"])
+def test_files_that_no_prediction_has_written_are_never_replaced(cases, out, name):
+    predict_cases(Brightness(), cases[:1] if name.endswith("b.nii.gz") else [], folder(out))
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("a reference")
+    predictor = Brightness()
+    with pytest.raises(ConfigError, match=f"{name}: is there already, and no prediction has written it"):
+        predict_cases(predictor, cases, folder(out))
+    assert (out / name).read_text() == "a reference"
+    assert predictor.asked == 0
+
+
+def test_a_label_map_whose_writing_was_followed_by_a_kill_is_made_again(cases, out):
+    class Killed(PredictionFolder):
+        def _write_record(self):
+            if any(self._scans.values()):
+                raise KeyboardInterrupt
+            super()._write_record()
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_cases(Brightness(), cases, Killed(out, settings={"models": ["m"]}))
+    assert (out / "a.nii.gz").exists()
+    predictor = Brightness()
+    predict_cases(predictor, cases, folder(out))
+    assert predictor.asked == 2
+
+
+def test_label_maps_of_two_models_never_lie_side_by_side(cases, out):
+    predict_cases(Brightness(), cases, folder(out))
+    with pytest.raises(ConfigError, match=r"label maps that other models or options made \(b\.nii\.gz\)"):
+        predict_cases(Brightness(), cases[:1], folder(out, model="another"))
+    predictor = Brightness()
+    cases[0].images[0].write_bytes(b"damaged")
+    with pytest.raises(DataError, match="1 of 2 cases"):
+        predict_cases(predictor, cases, folder(out, model="another"))
+    assert [path.name for path in out.glob("*.nii.gz")] == ["b.nii.gz"]
+
+
+def test_scans_that_need_too_much_memory_are_named_and_the_others_predicted(cases, out):
+    class Hungry(Brightness):
+        def probabilities(self, scan, progress=None):
+            if self.asked == 0:
+                self.asked += 1
+                raise MemoryError("Unable to allocate 9 TiB")
+            return super().probabilities(scan, progress)
+
+    with pytest.raises(DataError, match=r"a: the memory ran out \(Unable to allocate 9 TiB\)"):
+        predict_cases(Hungry(), cases, folder(out))
+    assert (out / "b.nii.gz").exists()
 
 
 def test_a_damaged_record_is_refused_with_the_remedy(cases, out):

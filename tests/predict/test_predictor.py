@@ -7,7 +7,7 @@ from torch import nn
 
 from voxelseg.checkpoint import Checkpoint, load_checkpoint
 from voxelseg.data.labels import LabelClass, LabelScheme
-from voxelseg.errors import CheckpointError, DataError, VoxelsegError
+from voxelseg.errors import CheckpointError, ConfigError, DataError, VoxelsegError
 from voxelseg.geometry import Grid
 from voxelseg.nets import Network
 from voxelseg.plan.plan import Normalization, Plan
@@ -158,7 +158,7 @@ def test_models_that_do_not_belong_together_are_refused():
         made(plan=PLAN.changed(patch_size=(8, 8, 8))),
     )
     for other in others:
-        with pytest.raises(CheckpointError, match="differ in labels, patch or preprocessing"):
+        with pytest.raises(CheckpointError, match="differ in labels, patch, preprocessing or mirror axes"):
             Predictor([made(), other])
     Predictor([made(), made(plan=PLAN.changed(batch_size=5))])  # makes no difference to a prediction
 
@@ -190,3 +190,26 @@ def test_a_model_file_predicts_without_the_run_that_made_it(tiny_run, tiny_msd):
     assert label.array.shape == volume.array.shape
     assert set(np.unique(label.array)) <= {0, 1, 2}
     assert replace(checkpoint, path=None).fingerprint() == checkpoint.fingerprint()
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 0.95, 1.0, float("nan")])
+def test_impossible_overlaps_are_refused(overlap):
+    with pytest.raises(ConfigError, match=r"from 0 to 0\.9"):
+        Predictor([made()], overlap=overlap)
+
+
+def test_models_that_mirror_along_other_axes_are_not_mirrored_together():
+    others = [made(), made(plan=PLAN.changed(mirror_axes=(0,)))]
+    assert len(Predictor(others).networks) == 2
+    with pytest.raises(CheckpointError, match="mirror axes"):
+        Predictor(others, tta=True)
+
+
+def test_too_little_memory_on_a_cpu_is_told_from_faults():
+    class Hungry(Thresholds):
+        def forward(self, x):
+            return super().forward(x).expand(1 << 30, -1, -1, -1, -1).clone()
+
+    scan = Volume(np.ones((1, 6, 8, 10), np.float32), Grid(shape_ijk=(10, 8, 6), affine_ijk=np.diag([1, 1, 2, 1.0])))
+    with pytest.raises(MemoryError, match="allocate"):
+        Predictor([made(Hungry())]).probabilities(scan)

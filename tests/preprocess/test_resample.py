@@ -36,6 +36,12 @@ def test_a_line_agrees_with_scipys_spline(size, new_size, order):
     np.testing.assert_allclose(resampling_matrix(size, new_size, order) @ line, expected, atol=1e-5)
 
 
+def test_few_matrices_are_kept():
+    for size in range(2, 102):
+        resampling_matrix(size, 3, 1)
+    assert resampling_matrix.cache_info().currsize <= 16  # of long axes they are some megabytes each
+
+
 def test_each_axis_has_its_own_order():
     array = noise((4, 6, 5))
     result = resample(array, (8, 6, 10), (0, 3, 1))

@@ -121,7 +121,7 @@ def test_a_stop_keeps_finished_cases_and_leaves_no_half_one(write_set, plan, tmp
     monkeypatch.setattr(store_module, "_write_array", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store_dataset(dataset, plan, store)
-    assert sorted(folder.name for folder in store.iterdir()) == ["a", "b"]
+    assert sorted(folder.name for folder in store.glob("[!.]*")) == ["a", "b"]
     before = made_at(store)
     monkeypatch.setattr(store_module, "_write_array", original)
     store_dataset(dataset, plan, store)
@@ -201,7 +201,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(write_set, plan, tmp_
             store_dataset(dataset, plan, store)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(store.iterdir()) == []
+    assert list(store.glob("[!.]*")) == list(store.glob(".partial-*")) == []
     store_dataset(dataset, plan, store)
 
 
@@ -228,10 +228,10 @@ def test_bad_cases_are_listed_together_and_the_good_ones_are_made(write_set, pla
         store_dataset(dataset, plan, tmp_path / "store", workers=workers)
     message = str(caught.value)
     assert message.startswith("3 of 5 cases could not be preprocessed:")
-    assert "label_1.nii.gz: shape (8, 10, 12) against (9, 10, 12) of its image" in message
+    assert "label_1.nii.gz: not on the grid of its scan: shape (9, 10, 12) against (8, 10, 12)" in message
     assert "image_2.nii.gz" in message
     assert "image_3.nii.gz: cannot be read (No such file or directory)" in message
-    assert sorted(folder.name for folder in (tmp_path / "store").iterdir()) == ["a", "e"]
+    assert sorted(folder.name for folder in (tmp_path / "store").glob("[!.]*")) == ["a", "e"]
 
 
 def test_label_values_outside_the_description_are_an_error(write_set, plan, tmp_path):

@@ -31,8 +31,8 @@ def phantom(shift=0, spleen=True):
     return label
 
 
-def write_fold(run, scans, name, shifts, *, epochs=4, validated=True):
-    """Fold whose held-out cases are predicted `shifts` voxels off."""
+def write_fold(run, scans, name, shifts, *, epochs=4, validated=True, cases=()):
+    """Fold whose held-out cases, named `cases` if given, are predicted `shifts` voxels off."""
     fold = run / f"fold_{name}"
     fold.mkdir(parents=True)
     lines = [{"event": "start"}]
@@ -56,7 +56,7 @@ def write_fold(run, scans, name, shifts, *, epochs=4, validated=True):
         return fold
     pairs = []
     for index, shift in enumerate(shifts):
-        case = f"case_{name}{index}"
+        case = cases[index] if cases else f"case_{name}{index}"
         label = phantom(spleen=index != 1)
         noise = np.random.default_rng(index).normal(scale=20, size=SHAPE_DHW)
         save(scans / "images" / f"{case}.nii.gz", (40 * label + noise).astype(np.float32))
@@ -112,10 +112,29 @@ def write_run_file(run):
 
 
 @pytest.fixture
-def run_folder(tmp_path):
+def run_folder(make_run):
     """Run with one validated fold; case_00 is predicted best, case_02 worst."""
+    return make_run([0, 1, 3])
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Makes a run whose only fold has a held-out case for each of the given shifts."""
+
+    def make(shifts):
+        write_fold(tmp_path / "run", tmp_path / "data", "0", shifts)
+        write_run_file(tmp_path / "run")
+        return tmp_path / "run"
+
+    return make
+
+
+@pytest.fixture
+def overlapping_run(tmp_path):
+    """Run with two validated folds that both held case_00 out."""
     run = tmp_path / "run"
-    write_fold(run, tmp_path / "data", "0", [0, 1, 3])
+    write_fold(run, tmp_path / "data", "0", [0, 1])
+    write_fold(run, tmp_path / "data", "1", [3, 1], cases=("case_00", "case_11"))
     write_run_file(run)
     return run
 

@@ -8,7 +8,14 @@ from voxelseg.report.run import Run, read_run
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(45.2, "45 s"), (750, "12 min 30 s"), (3720, "1 h 02 min"), (59.7, "1 min 00 s"), (math.nan, "–")],
+    [
+        (45.2, "45 s"),
+        (750, "12 min 30 s"),
+        (3720, "1 h 02 min"),
+        (59.7, "1 min"),
+        (10800.0, "3 h"),
+        (math.nan, "–"),
+    ],
 )
 def test_durations_have_two_units_at_most(seconds, expected):
     assert duration(seconds) == expected
@@ -21,20 +28,26 @@ def test_counts_agree_with_their_noun():
 
 
 @pytest.mark.parametrize(
-    ("value", "expected"),
+    ("key", "value", "expected"),
     [
-        ([8, 16, 24], "8 × 16 × 24"),
-        ([[1, 1, 1], [2, 2, 2]], "1 × 1 × 1; 2 × 2 × 2"),
-        ([], "none"),
-        (None, "–"),
-        (True, "yes"),
-        (1e-5, "1e-05"),
-        ({"kind": "zscore", "window": None}, "kind zscore"),
-        ("text", "text"),
+        ("patch_size", [8, 16, 24], "8 × 16 × 24"),
+        ("strides", [[1, 1, 1], [2, 2, 2]], "1 × 1 × 1; 2 × 2 × 2"),
+        ("scaling_range", [0.7, 1.4], "0.7 to 1.4"),
+        ("noise_std", [0.0, 0.1], "0 to 0.1"),
+        ("betas", [0.9, 0.999], "0.9, 0.999"),
+        ("num_blocks", [2, 2, 4], "2, 2, 4"),
+        ("budget_s", 10800.0, "3 h"),
+        ("budget_s", None, "–"),
+        ("mirror_axes", [], "none"),
+        ("tta", True, "yes"),
+        ("lr", 1e-5, "1e-05"),
+        ("", {"kind": "zscore", "window": None}, "kind zscore"),
+        ("", {"kind": "ct", "window": [-991.0, 362.0], "mean": 99.5}, "kind ct, window -991 to 362, mean 99.5"),
+        ("", "text", "text"),
     ],
 )
-def test_json_values_are_written_for_readers(value, expected):
-    assert text_of(value) == expected
+def test_json_values_are_written_for_readers(key, value, expected):
+    assert text_of(value, key) == expected
 
 
 def test_data_set_is_summed_up(run_folder):

@@ -8,8 +8,10 @@ from matplotlib.image import imread
 
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.errors import DataError
+from voxelseg.io import read_volume, write_volume
 from voxelseg.report.overlay import case_views, label_map_views, outline
 from voxelseg.report.run import read_run
+from voxelseg.volume import Volume
 
 LABELS = LabelScheme((LabelClass("liver", (1,), 1), LabelClass("spleen", (2,), 2)))
 SHAPE = (5, 30, 40)
@@ -128,3 +130,48 @@ def test_scans_that_are_gone_are_named(run_folder):
     files.images[0].unlink()
     with pytest.raises(DataError, match=r"case_02\.nii\.gz: file not found"):
         case_views(files, LABELS, channel="MR")
+
+
+REGIONS = LabelScheme(
+    (LabelClass("whole", (1, 2, 3, 4), 2), LabelClass("core", (1, 3, 4), 1), LabelClass("enhancing", (4,), 4))
+)
+
+
+def test_values_of_the_same_regions_are_equally_right():
+    reference = empty()
+    reference[1:4, 10:20, 15:25] = 2
+    reference[2, 12:14, 17:20] = 3  # whole and core, as value 1, which a prediction is painted with
+    prediction = np.where(reference == 3, 1, reference)
+    prediction[3, 15, 20] = 1  # core where only whole is right
+    found = views(reference, prediction, REGIONS)
+    assert found["axial"].caption == "slice 4 of 5, 1 wrong voxel"
+    assert found["coronal"].caption == "slice 16 of 30, 1 wrong voxel"
+    colours = pixels(found["axial"].errors, 1).reshape(-1, 4)
+    assert (colours == (0xCC, 0x79, 0xA7, 255)).all(axis=1).sum() == 1
+
+
+def test_contours_of_regions_follow_their_union():
+    reference = empty()
+    reference[2, 10:12, 10] = 3  # two voxels of whole and core, one below the other
+    prediction = empty()
+    prediction[2, 10, 10], prediction[2, 11, 10] = 1, 3
+    picture = views(reference, prediction, REGIONS)["axial"].contours
+    lines = dict(re.findall(r'<path class="(\w+)" d="([^"]*)"', picture))
+    assert lines["reference"] == lines["prediction"] != ""
+
+
+def test_the_ignore_value_in_a_prediction_of_regions_is_background():
+    reference, prediction = empty(), empty()
+    reference[2, 10:14, 10:14] = prediction[2, 10:14, 10:14] = 2
+    prediction[2, 20, 20] = 5
+    found = views(reference, prediction, LabelScheme(REGIONS.classes, ignore=5))
+    assert found["axial"].caption.endswith("0 wrong voxels")
+
+
+@pytest.mark.parametrize(("channel", "darkest"), [("CT", 209), (" ct ", 209), ("MR", 0)])
+def test_ct_is_shown_in_a_window_of_soft_tissue_however_the_channel_is_spelled(run_folder, channel, darkest):
+    files = read_run(run_folder).folds[0].files["case_00"]
+    scan = read_volume(files.images[0])
+    write_volume(files.images[0], Volume(np.where(scan.array > 20, 240.0, 239.0).astype(np.float32), scan.grid))
+    shown = case_views(files, LABELS, channel=channel)[0].contours
+    assert pixels(shown, 0)[..., 0].min() == darkest  # 239 HU in a window to 240 HU, or the least intensity of all

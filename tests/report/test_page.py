@@ -47,7 +47,7 @@ def test_report_shows_scores_pictures_curves_and_provenance(run_folder, tmp_path
         "Two <boxes>",
         "Segmentation with mednext_s, fold 0",
         "2 classes, 3 held-out cases",
-        "2 min 00 s",
+        "2 min",
         "40 steps",
         "Worst: case_02",
         "Median: case_01",
@@ -72,6 +72,21 @@ def test_report_asks_for_nothing_outside_itself(run_folder, tmp_path):
     style = (tmp_path / "report.html").read_text().partition("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
+
+
+def test_two_cases_are_the_worst_and_the_best(make_run, tmp_path):
+    page = report(make_run([0, 2]), tmp_path)
+    assert "Worst and best case" in page.words
+    assert "Worst: case_01" in page.words
+    assert "Best: case_00" in page.words
+    assert "Median:" not in page.words
+
+
+def test_a_single_case_is_called_so(make_run, tmp_path):
+    page = report(make_run([1]), tmp_path)
+    assert "Only case: case_00" in page.words
+    assert "Ranked" not in page.words
+    assert not re.search("Best:|Worst:|Worst, median and best", page.words)
 
 
 def test_cases_without_a_class_are_counted(run_folder, tmp_path):
@@ -100,6 +115,28 @@ def test_a_run_without_any_epoch_is_reported(unfinished_run, tmp_path):
     page = report(unfinished_run, tmp_path)
     assert "Training has not finished its first epoch" in page.words
     assert "Learning curves" not in page.words
+
+
+def test_scores_without_a_log_are_reported_without_curves(run_folder, tmp_path):
+    (run_folder / "fold_0" / "log.jsonl").unlink()
+    page = report(run_folder, tmp_path)
+    assert "Without learning curves, since log.jsonl is gone: fold 0." in page.words
+    assert "no scores yet" not in page.words
+    assert "Scores by class" in page.words
+
+
+def test_a_case_that_two_folds_held_out_counts_for_each(overlapping_run, tmp_path):
+    page = report(overlapping_run, tmp_path)
+    assert "4 held-out cases" in page.words
+    assert "1 case was held out in several folds" in page.words
+    rows = re.findall(r"(case_\w+) (\d) (0\.\d+|1\.000) ", page.words.partition("Dice of all cases, worst first")[2])
+    assert sorted((case, fold) for case, fold, _ in rows) == [
+        ("case_00", "0"),
+        ("case_00", "1"),
+        ("case_01", "0"),
+        ("case_11", "1"),
+    ]
+    assert len({mean for case, _, mean in rows if case == "case_00"}) == 2  # shifts of 0 and 3 voxels
 
 
 def test_scans_that_are_gone_are_named_in_place_of_pictures(run_folder, tmp_path):

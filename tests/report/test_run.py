@@ -15,8 +15,26 @@ def test_scores_of_all_folds_are_pooled(two_fold_run):
     run = read_run(two_fold_run)
     assert run.evaluation is not None
     assert run.evaluation.cases == ("case_00", "case_01", "case_10", "case_11")
-    assert run.fold_of("case_11").name == "1"
+    assert run.held_out["case_11"].fold.name == "1"
     assert run.folds[2].evaluation is None
+
+
+def test_a_case_held_out_in_two_folds_keeps_both_scores(overlapping_run):
+    run = read_run(overlapping_run)
+    evaluation = run.evaluation
+    assert evaluation is not None
+    assert evaluation.cases == ("case_00 (fold 0)", "case_01", "case_00 (fold 1)", "case_11")
+    dice = evaluation.values("dice", "liver")
+    assert dice["case_00 (fold 0)"] == 1.0
+    assert dice["case_00 (fold 1)"] == pytest.approx(5 / 8)  # boxes of 8 columns, 3 apart
+    assert evaluation.spread("dice", "liver").n == 4
+    assert (run.held_out["case_00 (fold 1)"].case, run.held_out["case_00 (fold 1)"].fold.name) == ("case_00", "1")
+
+
+def test_damaged_scores_of_a_fold_are_made_again_by_training(run_folder):
+    (run_folder / "fold_0" / "validation" / "summary.json").write_text("{")
+    with pytest.raises(DataError, match=r"summary\.json: not valid JSON.*`voxelseg train` command again"):
+        read_run(run_folder)
 
 
 def test_curves_leave_out_epochs_without_a_value(run_folder):

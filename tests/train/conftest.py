@@ -80,8 +80,7 @@ class Prepared:
             validation_cases=[validation],
             labels=self.dataset.labels,
             folder=folder,
-            device=torch.device("cpu"),
-            **{key: value for key, value in settings.items() if key not in keys},
+            **{"device": torch.device("cpu")} | {key: value for key, value in settings.items() if key not in keys},
         )
 
 

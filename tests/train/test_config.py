@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 
 from voxelseg.errors import ConfigError
-from voxelseg.train.config import TrainConfig, build_config
+from voxelseg.train.config import MAX_SEED, TrainConfig, build_config, check_seed
 
 
 def test_settings_reach_their_sections_with_their_types():
@@ -72,6 +73,31 @@ def test_a_budget_and_a_number_of_epochs_exclude_each_other():
     with pytest.raises(ConfigError, match=r"epochs, steps_per_epoch and a budget"):
         build_config(["train.steps_per_epoch=3"], epochs=2, budget_s=60.0)
     assert build_config([], budget_s=60.0).train.budget_s == 60.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "length", "message"),
+    [
+        ("train.budget_s=60", {"budget_s": 1200.0}, r"--budget and --set train.budget_s give 1200 and 60\. Give one"),
+        ("train.epochs=6", {"epochs": 5}, r"--epochs and --set train.epochs give 5 and 6\. Give one"),
+    ],
+)
+def test_two_different_lengths_are_refused_and_equal_ones_are_not(setting, length, message):
+    with pytest.raises(ConfigError, match=message):
+        build_config([setting], **length)
+    key, _, value = setting.removeprefix("train.").partition("=")
+    assert getattr(build_config([setting], **{key: int(value)}).train, key) == int(value)
+
+
+@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
+def test_seeds_that_a_generator_does_not_take_are_refused(seed):
+    with pytest.raises(ConfigError, match=rf"seed {seed}: expected 0 to 4294967295"):
+        check_seed(seed)
+    with pytest.raises(ValueError, match=r"[Ss]eed"):
+        np.random.seed(seed)  # noqa: NPY002
+    for good in (0, MAX_SEED):
+        check_seed(good)
+        np.random.seed(good)  # noqa: NPY002
 
 
 def test_a_loss_without_any_part_is_an_error():

@@ -1,13 +1,16 @@
+import dataclasses
 import json
 import shutil
 
 import pytest
+import torch
 
 from voxelseg.checkpoint import load_checkpoint
-from voxelseg.errors import CheckpointError
-from voxelseg.files import sha256_of_file
+from voxelseg.errors import CheckpointError, VoxelsegError
+from voxelseg.evaluate import read_evaluation
+from voxelseg.files import locked, sha256_of_file
 from voxelseg.io import read_label, read_volume, write_volume
-from voxelseg.train.fold import train_fold, validate_fold
+from voxelseg.train.fold import _trainer, train_fold, validate_fold
 from voxelseg.volume import Volume
 
 
@@ -30,10 +33,11 @@ def test_a_fold_leaves_a_model_a_log_and_scored_predictions(own):
         "training_state.pt",
         "log.jsonl",
         "validation",
+        ".lock",
     }
     assert {path.name for path in (folder / "validation").iterdir()} == {
         *(f"{case}.nii.gz" for case in held_out),
-        *("prediction.json", "pairs.json", "cases.csv", "summary.json"),
+        *("prediction.json", "pairs.json", "cases.csv", "summary.json", ".lock"),
     }
     (pair,) = json.loads((folder / "validation" / "pairs.json").read_text())
     assert (pair["case"], pair["prediction"]) == (held_out[0], f"{held_out[0]}.nii.gz")
@@ -89,11 +93,75 @@ def test_a_damaged_model_file_is_reported_and_not_built_upon(own):
         train_fold(own, 0, {})
 
 
+def test_a_model_file_of_another_run_does_not_finish_a_fold(own, train_tiny, tmp_path):
+    other = train_tiny(own.dataset.root, tmp_path / "other", epochs=1, seed=5)
+    shutil.copy(other.model_file(0), own.model_file(0))
+    with pytest.raises(CheckpointError, match=r"model.safetensors: is not of this run and fold"):
+        train_fold(own, 0, {})
+
+
+def test_damaged_scores_are_made_again(own):
+    expected = validate_fold(own, 0)
+    (own.fold_folder(0) / "validation" / "cases.csv").write_text("damaged")
+    assert validate_fold(own, 0).mean("dice") == pytest.approx(expected.mean("dice"))
+    assert read_evaluation(own.fold_folder(0) / "validation").classes == expected.classes
+
+
+def test_a_fold_is_trained_by_one_process(own, tmp_path):
+    with locked(own.fold_folder(0)), pytest.raises(VoxelsegError, match="another voxelseg process"):
+        train_fold(own, 0, {})
+
+
 def test_a_deleted_model_file_comes_back_from_the_saved_state(own, train_tiny):
     before = load_checkpoint(own.model_file(0)).fingerprint()
     own.model_file(0).unlink()
     train_tiny(own.dataset.root, own.folder, epochs=1)
     assert load_checkpoint(own.model_file(0)).fingerprint() == before
+
+
+def test_background_that_normalisation_leaves_at_0_is_masked(own, prepared):
+    brain = own.plan.changed(normalization=[{"kind": "zscore_nonzero"}])
+    for plan, masked in ((own.plan, ()), (brain, (0,))):
+        trainer = _trainer(dataclasses.replace(own, plan=plan), 0, prepared.stored, None)
+        assert trainer.source.masked_channels == masked
+
+
+def test_memory_that_runs_out_is_one_message_with_two_remedies_and_the_fold_goes_on(own, prepared):
+    shutil.rmtree(own.fold_folder(0))
+
+    def take_too_much(_):
+        torch.empty(2**55)
+
+    message = r"fold_0: the memory ran out \(tried to allocate \d+ bytes\).*same command continues.*--memory-gb"
+    with pytest.raises(VoxelsegError, match=message):
+        train_fold(own, 0, prepared.stored, on_progress=take_too_much)
+    assert train_fold(own, 0, prepared.stored).is_file()
+
+
+def test_other_errors_of_torch_are_passed_on(own, prepared):
+    shutil.rmtree(own.fold_folder(0))
+
+    def fail(_):
+        torch.zeros(2) @ torch.zeros(3)
+
+    with pytest.raises(RuntimeError, match="size"):
+        train_fold(own, 0, prepared.stored, on_progress=fail)
+
+
+def test_other_settings_of_prediction_give_new_predictions_or_scores_of_the_same_model(own, train_tiny):
+    folder = own.fold_folder(0)
+    case = f"{own.splits[0].validation[0]}.nii.gz"
+    before = times(folder, "**/*")
+
+    def written_anew(*settings):
+        train_tiny(own.dataset.root, own.folder, epochs=1, settings=settings)
+        now = times(folder, "**/*")
+        return {name for name in (case, "summary.json", "model.safetensors") if now[name] != before[name]}
+
+    assert written_anew() == set()
+    assert written_anew("predict.tolerance_mm=2.5") == {"summary.json"}
+    assert json.loads((folder / "validation" / "summary.json").read_text())["tolerance_mm"] == 2.5
+    assert written_anew("predict.tta=true") == {case, "summary.json"}
 
 
 def test_a_regions_model_trains_and_predicts(tiny_msd, train_tiny, tmp_path):

@@ -6,7 +6,7 @@ import signal
 import pytest
 import torch
 
-from voxelseg.errors import CheckpointError, ConfigError, StoppedError, VoxelsegError
+from voxelseg.errors import CheckpointError, ConfigError, StoppedError, VoxelsegError, memory_ran_out
 from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.train.config import TrainConfig
 from voxelseg.train.loop import BUDGET_EPOCHS, SAVE_EVERY_S, STATE_FILE, training_precision
@@ -250,6 +250,47 @@ def test_a_state_that_does_not_fit_is_refused_with_the_remedy(prepared, tmp_path
         prepared.trainer(tmp_path, epochs=1).load_state()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_memory_that_runs_out_does_not_make_a_good_state_a_damaged_one(prepared, tmp_path, monkeypatch, error):
+    prepared.trainer(tmp_path, epochs=1).fit()
+    trainer = prepared.trainer(tmp_path, epochs=1)
+
+    def too_large(state):
+        raise error
+
+    monkeypatch.setattr(trainer.optimizer, "load_state_dict", too_large)
+    with pytest.raises(type(error)) as raised:
+        trainer.load_state()
+    assert memory_ran_out(raised.value)
+
+
+def test_real_allocations_that_fail_are_known_as_memory_that_ran_out():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**55)
+    assert memory_ran_out(raised.value)
+    assert not memory_ran_out(RuntimeError("size mismatch"))
+
+
+@pytest.mark.gpu
+def test_a_state_is_continued_where_fewer_gpus_are_seen(prepared, tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    gpu = torch.device("cuda", torch.cuda.device_count() - 1)
+    trainer = prepared.trainer(tmp_path, epochs=1, device=gpu)
+    trainer.fit()
+    state = torch.load(tmp_path / STATE_FILE, weights_only=True, map_location="cpu")
+    assert torch.equal(state["cuda_rng"], torch.cuda.get_rng_state(gpu))
+    assert prepared.trainer(tmp_path, epochs=1, device=torch.device("cuda", 0)).load_state()
+
+
 def test_the_state_holds_no_code(prepared, tmp_path):
     trainer = prepared.trainer(tmp_path, epochs=1, ema=0.5)
     trainer.fit()
@@ -286,11 +327,52 @@ def test_a_budget_is_kept_validation_included_and_ends_annealed(prepared, tmp_pa
     assert logged[-1]["lr"] < 0.04 * 1e-3
     assert logged[-1]["validation_dice"] is not None
     assert logged[-1]["epoch"] == BUDGET_EPOCHS - 1
-    # Validation of 2 patches takes 1 s: after the first one it is skipped while it has taken more than 3 %.
+    # A patch of validation takes 0.5 s, timed after the first step; two take 1 s, a hundredth of the budget. They are
+    # seen at the end of an epoch (2 s) while validation has taken at most 3 %, so from 0.5 / 0.03 s, 1.5 / 0.03 s and
+    # 2.5 / 0.03 s on, and at the very end.
     validated = [one["elapsed_s"] for one in logged if one["validation_dice"] is not None]
-    assert len(validated) <= 5
+    assert validated == pytest.approx([19.5, 52.5, 84.5, 99.5], abs=1.1)
     rates = [one["lr"] for one in logged]
     assert rates == sorted(rates, reverse=True)
+
+
+def test_a_short_budget_is_not_spent_on_validation(prepared, tmp_path):
+    clock = Clock(step=0.5, validation=5.0)
+    trainer = clock.watch(prepared.trainer(tmp_path, budget_s=19.0, clock=clock))
+    trainer.fit()
+    # One patch to know its time, one of the two at the end; 9 s are left for steps.
+    assert trainer.counters.step == 18
+    assert clock.now - 1000.0 == 19.0
+    logged = events(tmp_path, "epoch")
+    assert logged[-1]["lr"] < 1e-4
+    assert [one["validation_dice"] is not None for one in logged] == [False] * (len(logged) - 1) + [True]
+
+
+def test_a_budget_that_one_step_uses_up_has_no_time_for_validation(prepared, tmp_path):
+    clock = Clock(step=15.0, validation=4.0)
+    trainer = clock.watch(prepared.trainer(tmp_path, budget_s=20.0, clock=clock))
+    trainer.fit()
+    assert clock.now - 1000.0 == 15.0
+    assert events(tmp_path, "epoch")[-1]["validation_dice"] is None
+
+
+def test_a_validation_takes_a_hundredth_of_the_budget_and_first_patches(prepared, tmp_path):
+    clock = Clock(step=1.0, validation=1.0)
+    trainer = clock.watch(prepared.trainer(tmp_path, budget_s=300.0, validation_patches=8, clock=clock))
+    seen = []
+    read = trainer.validation._patches
+    trainer.validation._patches = lambda count: (seen.append(count), read(count))[1]
+    trainer.fit()
+    assert seen[0] == 1  # to know how long one takes
+    assert set(seen[1:]) == {3}
+    assert clock.now - 1000.0 <= 300.0
+
+
+def test_validation_of_a_training_by_epochs_does_not_depend_on_time(prepared, tmp_path):
+    clock = Clock(step=1.0, validation=100.0)
+    clock.watch(prepared.trainer(tmp_path, epochs=3, steps_per_epoch=2, clock=clock)).fit()
+    assert all(one["validation_dice"] is not None for one in events(tmp_path, "epoch"))
+    assert clock.now - 1000.0 == 3 * (2 * 1.0 + 2 * 100.0)
 
 
 def test_the_rate_follows_time_when_steps_slow_down(prepared, tmp_path):

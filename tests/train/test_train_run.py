@@ -15,7 +15,6 @@ def opened(prepared, folder, *, settings=("train.lr=0.01",), **changes):
         folder,
         **{
             "dataset": prepared.dataset,
-            "data": prepared.dataset.root,
             "plan": prepared.plan,
             "fingerprint": prepared.fingerprint,
             "splits": make_splits(prepared.dataset.cases, num_folds=2),
@@ -73,6 +72,24 @@ def test_another_plan_and_other_folds_are_named(prepared, tmp_path):
         opened(prepared, tmp_path, splits=make_splits(prepared.dataset.cases, num_folds=4))
 
 
+@pytest.mark.parametrize("setting", ["train.workers=3", "train.threads=2", "predict.tta=true", "predict.overlap=0.25"])
+def test_what_the_weights_do_not_depend_on_may_change_and_is_recorded(prepared, tmp_path, setting):
+    opened(prepared, tmp_path)
+    before = json.loads((tmp_path / "run.json").read_text())
+    settings = ["train.lr=0.01", setting]
+    run = opened(prepared, tmp_path, settings=settings)
+    assert run.config == build_config(settings)
+    after = json.loads((tmp_path / "run.json").read_text())
+    assert after["config"] == build_config(settings).model_dump(mode="json") != before["config"]
+    assert {**after, "config": None} == {**before, "config": None}
+
+
+def test_an_impossible_seed_is_refused_before_any_work(tiny_msd, train_tiny, tmp_path):
+    with pytest.raises(ConfigError, match="seed 4294967296: expected 0 to 4294967295"):
+        train_tiny(tiny_msd, tmp_path / "run", seed=2**32)
+    assert not (tmp_path / "run").exists()
+
+
 def test_leftovers_of_a_killed_process_are_removed(prepared, tmp_path):
     (tmp_path / ".partial-1234-run.json").write_text('{"mod')
     opened(prepared, tmp_path)
@@ -101,6 +118,11 @@ def test_what_the_data_set_decides_is_no_option(prepared):
         build_network("unet_s", prepared.dataset, build_config(["model.num_classes=3", "model.in_channels=2"]))
 
 
+def test_networks_of_slices_are_refused(prepared):
+    with pytest.raises(ConfigError, match=r"mednext_s .* takes slices, not volumes\. Leave out model\.spatial_dims"):
+        build_network("mednext_s", prepared.dataset, build_config(["model.spatial_dims=2"]))
+
+
 def test_only_the_u_net_follows_the_plan():
     assert follows_plan("unet")
     assert not follows_plan("mednext_s")
@@ -111,6 +133,15 @@ def test_only_the_u_net_follows_the_plan():
 def test_patches_are_rounded_up_to_what_the_network_takes(prepared):
     network = build_network("mednext_xs", prepared.dataset, build_config(["model.width=4", "model.blocks=1"]))
     plan = prepared.plan.changed(patch_size=(17, 32, 1))
-    assert plan_for_network(plan, network).patch_size == (32, 32, 16)
+    rounded = plan_for_network(plan, network)
+    assert rounded.patch_size == (32, 32, 16)
+    assert rounded.notes == (*plan.notes, "The patch was rounded up from [17, 32, 1] to what the network takes.")
     fitting = prepared.plan.changed(patch_size=(16, 32, 48))
     assert plan_for_network(fitting, network) is fitting
+
+
+def test_a_patch_of_a_single_voxel_at_the_lowest_resolution_is_doubled(prepared):
+    network = build_network("mednext_xs", prepared.dataset, build_config(["model.width=4", "model.blocks=1"]))
+    patch = plan_for_network(prepared.plan.changed(patch_size=(16, 16, 16)), network).patch_size
+    assert sorted(patch) == [16, 16, 32]
+    network(torch.zeros(1, 1, *patch))  # takes it

@@ -21,12 +21,12 @@ def parse_duration(text: str) -> float:
     return total
 
 
-def parse_folds(text: str) -> list[int] | None:
+def parse_folds(text: str | int) -> list[int] | None:
     """Fold numbers of "0" or "0,2" in ascending order, None for "all"; ConfigError for anything else."""
-    if text.strip() == "all":
+    if str(text).strip() == "all":
         return None
     try:
-        folds = {int(part) for part in text.split(",")}
+        folds = {int(part) for part in str(text).split(",")}
     except ValueError as error:
         raise ConfigError(f"fold {text!r}: expected a number, a list such as 0,1, or all.") from error
     return sorted(folds)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from voxelseg.commands.arguments import parse_duration
 from voxelseg.commands.checking import check
 from voxelseg.commands.display import PathLike, counting_bar
 from voxelseg.commands.predicting import predict
@@ -33,13 +34,14 @@ def demo(out: PathLike = "demo", *, budget: str = "4m", seed: int = 0, console: 
     Everything lies in `out`: the data set, the run, the predictions, the scores and report.html. The same call
     continues an interrupted demo.
     """
+    parse_duration(budget)  # refused before anything is made
     folder = Path(out)
     make_folder(folder)
     words = console or Console(quiet=True)
     words.rule("1. An embedded data set: abdominal CT phantoms", align="left")
     with counting_bar(console, "making") as update:
         data = make_phantom(folder / "data", seed=seed, progress=update)
-    words.print(f"Wrote {data}.", highlight=False, soft_wrap=True)
+    words.print(f"Wrote {data}.", highlight=False, markup=False, soft_wrap=True)
 
     words.rule("2. Check it", align="left")
     found = check(data, console=console)
@@ -64,5 +66,5 @@ def demo(out: PathLike = "demo", *, budget: str = "4m", seed: int = 0, console: 
         ("scores", folder / "scores" / SUMMARY_FILE),
         ("report", page),
     ):
-        words.print(f"{what:>12}  {where}", highlight=False, soft_wrap=True)
+        words.print(f"{what:>12}  {where}", highlight=False, markup=False, soft_wrap=True)
     return scores

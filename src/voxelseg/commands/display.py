@@ -3,7 +3,8 @@
 Bars need a terminal; without one, training prints a line now and then, and the others nothing.
 """
 
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,23 +27,24 @@ class Update(Protocol):
     def __call__(self, done: float, of: int | None = None, note: str = "") -> None: ...
 
 
-def say(console: Console | None, wrote: str, *following: str) -> None:
-    """Print what was written, and the commands that may follow."""
+def say(console: Console | None, wrote: str, *following: Sequence[PathLike]) -> None:
+    """Print what was written, and the `voxelseg` commands that may follow, each given by its words."""
     if console is None:
         return
-    lines = [wrote, *(["Next:"] if following else []), *(f"  {command}" for command in following)]
+    commands = [shlex.join(["voxelseg", *map(str, words)]) for words in following]
+    lines = [wrote, *(["Next:"] if commands else []), *(f"  {command}" for command in commands)]
     console.print("\n".join(lines), soft_wrap=True, highlight=False, markup=False)
 
 
 def say_left_out(console: Console | None, dataset: "Dataset") -> None:
-    """Print which cases have files that are missing or repeated, since a training without them may be a surprise."""
+    """Print which cases have errors in their files that the layout saw, since a training without them may surprise."""
     cases = sorted({problem.case for problem in dataset.problems if problem.case and problem.severity == "error"})
     if console is None or not cases:
         return
     shown = ", ".join(cases[:5]) + (", ..." if len(cases) > 5 else "")
     console.print(
-        f"Files are missing or repeated in {len(cases)} case{'s' if len(cases) != 1 else ''} ({shown}); "
-        f"`voxelseg check {dataset.root}` says which are left out.",
+        f"{len(cases)} case{'s have' if len(cases) != 1 else ' has'} problems with their files ({shown}); "
+        f"`{shlex.join(['voxelseg', 'check', str(dataset.source)])}` says which are left out.",
         soft_wrap=True,
         highlight=False,
         markup=False,
@@ -57,7 +59,7 @@ def counting_bar(console: Console | None, title: str, *, total: int | None = Non
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with _bar(console, *columns) as bar:
         task = bar.add_task(title, total=total, note="")

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from voxelseg.commands.arguments import choose_device
 from voxelseg.commands.display import PathLike, counting_bar, say, say_left_out
@@ -37,29 +38,53 @@ def plan(
 
     Writes `out`/fingerprint.json and `out`/plan.json, which may be changed by hand. `memory_gb` bounds a training step;
     `settings` are "plan.key=value", and "model.key=value" for options that change what fits.
+
+    Raises ConfigError for an unknown or impossible option, and a memory budget that is too small; DataError for a data
+    set that cannot be read or used; WorkerError if a background process fails; VoxelsegError if `out` cannot be
+    written.
     """
     config = build_config(list(settings))
+    _refuse_without_effect(config)
     on = choose_device(device)
     dataset = read_dataset(data)
     say_left_out(console, dataset)
     check_model(model, dataset, config)
     work = WorkFolder(Path(out))
-    fingerprint = measure(work, Path(data), dataset, workers=workers, console=console)
+    fingerprint = measure(work, dataset, workers=workers, console=console)
     planned = plan_from(fingerprint, dataset, model, config, on, memory_gb)
-    planned.write(work.plan_path)
-    say(console, f"Wrote {work.fingerprint_path} and {work.plan_path}.", f"voxelseg preprocess {out}")
+    work.write_plan(planned)
+    say(
+        console,
+        f"Wrote {work.fingerprint_path} and {work.plan_path}.",
+        ["preprocess", out],
+        ["train", dataset.source, "--out", "RUN", "--model", model, "--work", out],
+    )
     return planned
 
 
+def _refuse_without_effect(config: RunConfig) -> None:
+    """ConfigError for settings that belong to the training."""
+    given = {f"train.{key}" for key in config.train.model_fields_set - {"deep_supervision"}}
+    given |= {f"augmentation.{key}" for key in config.augmentation.model_fields_set}
+    given |= {f"predict.{key}" for key in config.predict.model_fields_set}
+    if given:
+        raise ConfigError(f"{', '.join(sorted(given))}: decides nothing in a plan. Give it to `voxelseg train`.")
+
+
 def preprocess(work: PathLike, *, workers: int = 2, console: Console | None = None) -> dict[str, StoredCase]:
-    """Preprocess every case of a planned data set into `work`/store; what is there and current is kept."""
+    """Preprocess every case of a planned data set into `work`/store; what is there and current is kept.
+
+    Raises DataError if `work` holds no plan, and for scans that cannot be used, all of them named; ConfigError for a
+    plan that was changed to an impossible one; WorkerError if a background process fails; VoxelsegError if `work`
+    cannot be written.
+    """
     folder = WorkFolder(Path(work))
     dataset = folder.dataset()
     stored = store(folder, dataset, folder.plan(), workers=workers, console=console)
     say(
         console,
-        f"Preprocessed {len(stored)} cases in {folder.store_path}.",
-        f"voxelseg train {dataset.root} --out RUN --work {work}",
+        f"Preprocessed {len(stored)} cases in {folder.store_path(folder.plan())}.",
+        ["train", dataset.source, "--out", "RUN", "--model", "NAME", "--work", work],
     )
     return stored
 
@@ -73,10 +98,10 @@ def check_model(model: str, dataset: Dataset, config: RunConfig) -> None:
         raise ConfigError(f"options of {model} {config.model}: {error}. Correct their values.") from error
 
 
-def measure(work: WorkFolder, data: Path, dataset: Dataset, *, workers: int, console: Console | None) -> Fingerprint:
+def measure(work: WorkFolder, dataset: Dataset, *, workers: int, console: Console | None) -> Fingerprint:
     """Fingerprint of the data set, from `work` if no input file changed since."""
     with counting_bar(console, "measuring", total=len(dataset.cases)) as update:
-        return work.fingerprint(data, dataset, workers=workers, progress=update)
+        return work.fingerprint(dataset, workers=workers, progress=update)
 
 
 def plan_from(
@@ -113,7 +138,7 @@ def plan_table(plan: Plan) -> Table:
     }
     table = Table(title="Plan", show_header=False, title_justify="left")
     for key, value in rows.items():
-        table.add_row(key, value)
+        table.add_row(key, Text(value))
     for note in plan.notes:
-        table.add_row("note", note)
+        table.add_row("note", Text(note))
     return table

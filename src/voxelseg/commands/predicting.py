@@ -1,11 +1,12 @@
 """The command `predict`."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from voxelseg.checkpoint import load_checkpoint
+from voxelseg.checkpoint import MODEL_FILE, load_checkpoint
 from voxelseg.commands.arguments import choose_device, parse_folds
 from voxelseg.commands.display import PathLike, counting_bar, say
 from voxelseg.data.dataset import Case
@@ -13,7 +14,8 @@ from voxelseg.errors import ConfigError, DataError
 from voxelseg.predict.folder import PredictionFolder, predict_cases
 from voxelseg.predict.inputs import find_cases
 from voxelseg.predict.predictor import Predictor
-from voxelseg.train.run import MODEL_FILE
+
+_log = logging.getLogger(__name__)
 
 
 def predict(
@@ -21,7 +23,7 @@ def predict(
     input: PathLike,  # noqa: A002 - named like the option
     output: PathLike,
     *,
-    fold: str | None = None,
+    fold: str | int | None = None,
     probabilities: bool = False,
     tta: bool = False,
     overlap: float = 0.5,
@@ -38,21 +40,28 @@ def predict(
     checkpoints = [load_checkpoint(path) for path in _model_files(Path(run), fold)]
     cases = find_cases(Path(input), channels=checkpoints[0].plan.channels)
     _refuse_to_mix(Path(output), cases)
+    mirrored = tta and bool(checkpoints[0].plan.mirror_axes)
+    if tta and not mirrored:
+        _log.warning("%s: nothing is averaged, since the plan mirrors along no axis.", run)
     folder = PredictionFolder(
         Path(output),
-        settings={"models": [one.fingerprint() for one in checkpoints], "tta": tta, "overlap": overlap},
+        settings={"models": [one.fingerprint() for one in checkpoints], "tta": mirrored, "overlap": overlap},
         file_ending=checkpoints[0].file_ending,
         probabilities=probabilities,
     )
-    predictor = Predictor(checkpoints, device=on, overlap=overlap, tta=tta)
+    predictor = Predictor(checkpoints, device=on, overlap=overlap, tta=mirrored)
     with counting_bar(console, "predicting", total=len(cases)) as update:
         paths = predict_cases(predictor, cases, folder, progress=lambda done, case: update(done, note=case))
     say(
         console,
-        f"Wrote {len(paths)} label map{'s' if len(paths) != 1 else ''} in {output}.",
-        f"voxelseg evaluate --prediction {output} --reference DIR --out DIR",
+        f"{output} holds the label maps of {_count(len(paths), 'scan')} by {_count(len(checkpoints), 'model')}.",
+        ["evaluate", "--prediction", output, "--reference", "DIR", "--out", "DIR"],
     )
     return paths
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' if number != 1 else ''}"
 
 
 def _refuse_to_mix(output: Path, cases: Sequence[Case]) -> None:
@@ -62,7 +71,7 @@ def _refuse_to_mix(output: Path, cases: Sequence[Case]) -> None:
         raise ConfigError(f"{output}: holds the scans themselves. Choose another --output.")
 
 
-def _model_files(run: Path, fold: str | None) -> list[Path]:
+def _model_files(run: Path, fold: str | int | None) -> list[Path]:
     if run.is_file():
         if fold is not None:
             raise ConfigError(f"{run}: is one model file, so there are no folds to choose from. Leave out --fold.")

@@ -8,7 +8,8 @@ from voxelseg.commands.display import PathLike, counting_bar, say
 from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate import evaluate as evaluate_folders
 from voxelseg.evaluate.evaluation import CASES_FILE, SUMMARY_FILE
-from voxelseg.files import make_folder, unfinished
+from voxelseg.files import locked
+from voxelseg.metrics.surface import check_tolerance
 
 
 def evaluate(
@@ -25,10 +26,9 @@ def evaluate(
 
     Every reference needs a prediction of the same name, unless `allow_missing`.
     """
+    check_tolerance(tolerance_mm)
     folder = Path(out)
-    make_folder(folder)
-    unfinished(folder)
-    with counting_bar(console, "scoring") as update:
+    with locked(folder), counting_bar(console, "scoring") as update:
         evaluation = evaluate_folders(
             Path(prediction),
             Path(reference),

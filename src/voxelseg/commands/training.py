@@ -17,9 +17,10 @@ from voxelseg.evaluate import class_table
 from voxelseg.files import make_folder
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan, read_plan
+from voxelseg.plan.planner import override_plan
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
-from voxelseg.train.config import RunConfig, build_config
+from voxelseg.train.config import RunConfig, build_config, check_seed
 from voxelseg.train.fold import train_fold, validate_fold
 from voxelseg.train.loop import training_precision
 from voxelseg.train.run import PLAN_FILE, RUN_FILE, Run, build_network, open_run, plan_for_network
@@ -48,7 +49,13 @@ def train(
     step where it is not planned yet. `epochs` or a `budget` of time per fold ("20m") sets the length. `splits` is a
     file with folds. `settings` are "section.key=value". The same command continues after any stop, and a finished fold
     is kept.
+
+    Raises ConfigError for an unknown or impossible option, and for a run in `out` with other settings; DataError for
+    data, folds or scans that cannot be used; CheckpointError for a damaged state or model in `out`; WorkerError if a
+    background process fails; StoppedError after Ctrl-C in training; VoxelsegError if the training diverges, the memory
+    runs out, or a file cannot be written.
     """
+    check_seed(seed)
     config = build_config(list(settings), epochs=epochs, budget_s=None if budget is None else parse_duration(budget))
     on = choose_device(device)
     training_precision(config.train, on)  # refuses what the device does not have
@@ -60,12 +67,11 @@ def train(
     run_folder = Path(out)
     make_folder(run_folder)
     folder = WorkFolder(Path(work) if work is not None else run_folder / "work")
-    fingerprint = measure(folder, Path(data), dataset, workers=workers, console=console)
+    fingerprint = measure(folder, dataset, workers=workers, console=console)
     planned = _training_plan(run_folder, folder, fingerprint, dataset, model, config, on, memory_gb)
     run = open_run(
         run_folder,
         dataset=dataset,
-        data=Path(data),
         plan=planned,
         fingerprint=fingerprint,
         splits=folds,
@@ -82,8 +88,8 @@ def train(
     say(
         console,
         f"Wrote {', '.join(str(run.model_file(number)) for number in chosen)}.",
-        f"voxelseg report {out} --out {run_folder / 'report.html'}",
-        f"voxelseg predict {out} --input SCANS --output DIR",
+        ["report", out, "--out", run_folder / "report.html"],
+        ["predict", out, "--input", "SCANS", "--output", "DIR"],
     )
     return run
 
@@ -125,7 +131,7 @@ def _training_plan(
     The patch is made to fit `model`.
     """
     if work.plan_path.is_file():
-        planned = work.plan().changed(**config.plan)
+        planned = override_plan(work.plan(), fingerprint, config.plan)
     elif (run / RUN_FILE).is_file():
         planned = read_plan(run / PLAN_FILE)
     else:

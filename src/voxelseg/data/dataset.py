@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from voxelseg.data.codes import CODES
 from voxelseg.data.labels import LabelScheme
 
 Severity = Literal["error", "warning", "info"]
@@ -42,11 +43,14 @@ class Problem:
     severity: Severity
     """error: training would fail or learn something wrong; warning: probably a mistake; info: good to know."""
     code: str
-    """Kind of problem, the same for all cases, such as "missing-label"."""
+    """Kind of problem, the same for all cases, such as "missing-label"; a key of `CODES`."""
     message: str
     """What was found and what was expected, with the file."""
     remedy: str
     """What to do about it."""
+
+    def __post_init__(self) -> None:
+        assert self.code in CODES, self.code
 
     def to_dict(self) -> dict[str, str]:
         """JSON form."""
@@ -92,3 +96,9 @@ class Dataset:
     """Suffix of outputs."""
     problems: tuple[Problem, ...] = ()
     """What the layout found missing or doubtful while listing files; `check` adds what is inside the files."""
+    source: Path = Path()
+    """What the user named: a file list, or the folder `root`, which is the default."""
+
+    def __post_init__(self) -> None:
+        if self.source == Path():
+            object.__setattr__(self, "source", self.root)

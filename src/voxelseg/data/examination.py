@@ -17,16 +17,13 @@ from voxelseg.data.dataset import Case, Problem, Severity, is_ct
 from voxelseg.data.labels import LabelScheme
 from voxelseg.data.layouts.description import relative_name
 from voxelseg.errors import DataError
-from voxelseg.geometry import Affine, Grid
+from voxelseg.geometry import HARMFUL_VOXELS, Affine, Grid
 from voxelseg.io import Header, read_header, read_volume
 from voxelseg.io.format import DAMAGED
+from voxelseg.io.labels import rounding_of, to_integers
 
 SILENT_VOXELS = 0.02
 """Positions that differ by less are equal but for rounding in the headers."""
-HARMFUL_VOXELS = 0.5
-"""Positions that differ by more put a label on the neighbouring voxel."""
-NEAR_INTEGER = 1e-3
-"""Reading rounds label values that are this close to an integer, and refuses others."""
 AIR_HU = -500
 """A CT scan that shows any air has voxels below this."""
 
@@ -46,8 +43,12 @@ class Findings:
     """Label values, None if there is no readable label map."""
     centroids_right_mm: dict[str, float] = field(default_factory=dict)
     """World position of each class along the left to right axis."""
+    centre_right_mm: float = 0.0
+    """Position of the middle of the label map along that axis."""
     spacing_right_mm: float = 0.0
-    """Voxel size along that axis."""
+    """Voxel size along it."""
+    width_right_mm: float = 0.0
+    """Size of the label map along it."""
 
 
 def examine_case(case: Case, *, channels: tuple[str, ...], labels: LabelScheme, root: Path) -> Findings:
@@ -55,6 +56,13 @@ def examine_case(case: Case, *, channels: tuple[str, ...], labels: LabelScheme, 
     examination = _Examination(case, channels, labels, root)
     try:
         examination.run()
+    except MemoryError:
+        examination.report(
+            "error",
+            "out-of-memory",
+            "there is not enough memory to read the scan and its label map.",
+            "Close other programs, check fewer cases at once (--workers 1), or use a bigger machine.",
+        )
     except Exception as error:  # noqa: BLE001  # one case must not keep the others from being checked
         examination.report(
             "error",
@@ -83,10 +91,10 @@ class _Examination:
         if None not in headers:
             self._check_channel_count([header for header in headers if header])
         first = next((header for header in headers if header), None)
-        if first:
-            self._check_forms(self.case.images[headers.index(first)], first.grid)
-            for path, header in zip(self.case.images, headers, strict=True):
-                if header and header is not first:
+        for path, header in zip(self.case.images, headers, strict=True):
+            if header and first:
+                self._check_forms(path, header.grid)
+                if header is not first:
                     self._compare(path, header.grid, first.grid, "the first channel")
         foreground = self._check_label(first.grid if first else None)
         channel, on_background = 0, []
@@ -137,21 +145,28 @@ class _Examination:
             )
 
     def _check_forms(self, path: Path, grid: Grid) -> None:
-        if grid.sform is None or grid.qform is None:
-            return
-        apart = _apart_voxels(grid.sform, grid.qform, grid.shape_ijk)
-        if apart > SILENT_VOXELS:
+        """Report a NIfTI header whose sform and qform contradict each other, or whose qform is damaged."""
+        found = ""
+        if grid.qform is None and grid.qform_code:
+            found = "the qform is damaged, so programs that prefer it may see the scan elsewhere or not at all"
+        elif grid.sform is not None and grid.qform is not None:
+            apart = _apart_voxels(grid.sform, grid.qform, grid.shape_ijk)
+            if apart > SILENT_VOXELS:
+                found = (
+                    f"sform and qform put the same voxel up to {apart:.3g} voxels apart, so other programs may see the "
+                    "scan elsewhere"
+                )
+        if found:
             self.report(
                 "warning",
                 "sform-qform",
-                f"{self._name(path)}: sform and qform put the same voxel up to {apart:.3g} voxels apart, so other "
-                "programs may see the scan elsewhere; the sform is used.",
+                f"{self._name(path)}: {found}; the sform is used.",
                 "Find out which one is right and copy it to the other.",
             )
 
     def _compare(self, path: Path, grid: Grid, reference: Grid, reference_name: str) -> None:
         """Report differences of two grids, one problem per kind, as an error or, if slight, a warning."""
-        harmful = reference.differences(grid, tolerance_voxels=HARMFUL_VOXELS)
+        harmful = reference.differences(grid)
         for difference in harmful or reference.differences(grid, tolerance_voxels=SILENT_VOXELS):
             kind = difference.split()[0]
             what = f"{self._name(path)}: does not lie on the grid of {reference_name}: {difference}"
@@ -202,32 +217,28 @@ class _Examination:
     def _as_integers(self, path: Path, label: Array) -> Array | None:
         if label.dtype.kind in "iu":
             return label
-        num_bad = int(np.count_nonzero(~np.isfinite(label)))
-        if num_bad:
+        rounding = rounding_of(label)
+        if rounding.num_non_finite:
             self.report(
                 "error",
                 "non-finite",
-                f"{self._name(path)}: {num_bad} voxels of the label map are NaN or infinite.",
+                f"{self._name(path)}: {rounding.num_non_finite} voxels of the label map are NaN or infinite.",
                 "Correct the label map; unlabelled voxels are 0, or the ignore label.",
             )
             return None
-        rounded = np.rint(label)
-        furthest = float(np.abs(label - rounded).max())
-        if furthest > NEAR_INTEGER:
-            odd = np.unique(label[np.abs(label - rounded) > NEAR_INTEGER])
-            examples = ", ".join(f"{value:g}" for value in odd[:5]) + (", ..." if odd.size > 5 else "")
+        if rounding.num_off:
             self.report(
                 "error",
                 "label-not-integer",
-                f"{self._name(path)}: label values that are no integers: {examples}.",
+                f"{self._name(path)}: label values that are no integers: {rounding.examples}.",
                 "Use nearest-neighbour interpolation when label maps are resampled; give the map, not probabilities.",
             )
             return None
-        if furthest:
+        if rounding.furthest:
             self.report(
                 "warning",
                 "label-near-integer",
-                f"{self._name(path)}: label values up to {furthest:.2g} away from integers; they are rounded.",
+                f"{self._name(path)}: label values up to {rounding.furthest:.2g} away from integers; they are rounded.",
                 "Save the label map as integers without scaling.",
             )
         else:
@@ -237,7 +248,15 @@ class _Examination:
                 f"{self._name(path)}: the label map is stored as real numbers, all of them whole.",
                 "Nothing; stored as integers it would be smaller.",
             )
-        return rounded.astype(np.int64)
+        integers = to_integers(label)
+        if integers is None:
+            self.report(
+                "error",
+                "unknown-label",
+                f"{self._name(path)}: label values from {label.min():g} to {label.max():g} are not in the description.",
+                "Correct the label map, or name the right file.",
+            )
+        return integers
 
     def _check_values(self, path: Path, counts: Mapping[int, int]) -> None:
         known = self.labels.known_values
@@ -265,14 +284,17 @@ class _Examination:
             )
 
     def _keep_centroids(self, grid: Grid, counts: Mapping[int, int], coordinates: Mapping[int, Array]) -> None:
-        self.findings.spacing_right_mm = grid.spacing_mm[2]
+        findings, middle = self.findings, (np.array(grid.shape_dhw) - 1) / 2
+        findings.centre_right_mm = float((grid.affine_dhw @ (*middle, 1.0))[0])
+        findings.spacing_right_mm = grid.spacing_mm[2]
+        findings.width_right_mm = grid.spacing_mm[2] * grid.shape_dhw[2]
         for label_class in self.labels.classes:
             present = [value for value in label_class.values if value in counts]
             if present:
                 weights = [counts[value] for value in present]
                 centroid = np.average([coordinates[value] for value in present], axis=0, weights=weights)
                 world = grid.affine_dhw @ (*centroid, 1.0)
-                self.findings.centroids_right_mm[label_class.name] = float(world[0])
+                findings.centroids_right_mm[label_class.name] = float(world[0])
 
     # ---------------------------------------------------------------------------------------------------- image
 

@@ -1,7 +1,8 @@
 """Cases that look mirrored left to right, judged by where the centroids of their classes lie.
 
 Two rules. Names: the centroid of "left_x" lies further left than that of "right_x". Agreement: where two classes lie in
-the same order, well apart, in nearly all cases of a data set, the few cases with the opposite order are suspected.
+the same order, well apart, in nearly all cases of a data set, the few cases with the opposite order are suspected. If
+no two classes do so, as in a data set with one class, the scan's centre takes the place of one.
 Structures that lie on either side of the body by nature give no agreement, so nothing is suspected from them.
 """
 
@@ -21,6 +22,10 @@ MAX_ODD_SHARE = 0.1
 """At most this share of the cases (but one in any data set) may lie the other way round."""
 MIN_DISTANCE_VOXELS = 4.0
 """Centroids that are closer than this may change their order by nature."""
+MIN_SHARE_OF_WIDTH = 0.1
+"""A class closer to the scan's centre may come to lie on its other side when the view is shifted or cropped."""
+SCAN_CENTRE = ""
+"""Stands for the centre of the scan among the names of classes."""
 
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 _SIDE = re.compile(r"left|right|(?<![a-z])[lr](?![a-z])")
@@ -33,7 +38,7 @@ class Flip:
     case: str
     """Empty if the class names themselves contradict most cases."""
     classes: tuple[str, str]
-    """Two classes that lie the other way round."""
+    """Two classes that lie the other way round, or `SCAN_CENTRE` and a class."""
     num_odd: int
     """Cases in which they do."""
     num_cases: int
@@ -41,19 +46,24 @@ class Flip:
 
 
 def suspected_flips(
-    positions_mm: Mapping[str, Mapping[str, float]], classes: Sequence[str], *, spacing_mm: float
+    positions_mm: Mapping[str, Mapping[str, float]], classes: Sequence[str], *, spacing_mm: float, width_mm: float
 ) -> list[Flip]:
     """Cases that seem mirrored, in the order of `positions_mm`; first a contradiction of the names, if there is one.
 
-    `positions_mm` gives, for each case and class in it, the class centroid on the axis from left to right;
-    `spacing_mm` is the usual voxel size along this axis.
+    `positions_mm` gives, for each case and class in it, the class centroid on the axis from left to right, and the
+    scan's centre on it as `SCAN_CENTRE`; `spacing_mm` is the usual voxel size along this axis, `width_mm` the usual
+    size of a scan.
     """
-    ids = list(positions_mm)
-    positions = np.array([[positions_mm[case].get(name, np.nan) for name in classes] for case in ids])
-    positions = positions.reshape(len(ids), len(classes))
+    ids, columns = list(positions_mm), [*classes, SCAN_CENTRE]
+    positions = np.array([[positions_mm[case].get(name, np.nan) for name in columns] for case in ids])
+    positions = positions.reshape(len(ids), len(columns))
     named, contradiction = _by_name(ids, positions, classes, spacing_mm)
-    agreed = _by_agreement(ids, positions, classes, spacing_mm)
-    by_case = {**agreed, **named}
+    near = MIN_DISTANCE_VOXELS * spacing_mm
+    agreed = _by_agreement(ids, positions, list(combinations(range(len(classes)), 2)), columns, near)
+    if agreed is None:
+        pairs = [(len(classes), index) for index in range(len(classes))]
+        agreed = _by_agreement(ids, positions, pairs, columns, max(near, MIN_SHARE_OF_WIDTH * width_mm))
+    by_case = {**(agreed or {}), **named}
     return [*contradiction, *(by_case[case] for case in ids if case in by_case)]
 
 
@@ -85,10 +95,17 @@ def _by_name(
     return flips, contradictions
 
 
-def _by_agreement(ids: Sequence[str], positions: Array, classes: Sequence[str], spacing_mm: float) -> dict[str, Flip]:
+def _by_agreement(
+    ids: Sequence[str],
+    positions: Array,
+    pairs: Sequence[tuple[int, int]],
+    columns: Sequence[str],
+    min_distance_mm: float,
+) -> dict[str, Flip] | None:
+    """Suspected cases by the `pairs` of columns that lie in the same order in nearly all; None if no pair does."""
     votes, ballots = np.zeros(len(ids), int), np.zeros(len(ids), int)
     widest: dict[int, tuple[float, Flip]] = {}
-    for first, second in combinations(range(len(classes)), 2):
+    for first, second in pairs:
         offset = positions[:, second] - positions[:, first]
         present = np.isfinite(offset)
         if present.sum() < MIN_CASES:
@@ -99,13 +116,15 @@ def _by_agreement(ids: Sequence[str], positions: Array, classes: Sequence[str], 
             continue
         usual = offset[present & ~odd]
         distance = float(np.median(usual))
-        if distance < MIN_DISTANCE_VOXELS * spacing_mm or np.percentile(usual, 10) < distance / 2:
+        if distance < min_distance_mm or np.percentile(usual, 10) < distance / 2:
             continue
         ballots += present
         mirrored = odd & (offset < -distance / 2)
         votes += mirrored
         for index in np.flatnonzero(mirrored).tolist():
-            flip = Flip(ids[index], (classes[first], classes[second]), int(odd.sum()), int(present.sum()))
+            flip = Flip(ids[index], (columns[first], columns[second]), int(odd.sum()), int(present.sum()))
             if distance > widest.get(index, (0.0, flip))[0]:
                 widest[index] = (distance, flip)
+    if not ballots.any():
+        return None
     return {ids[index]: flip for index, (_, flip) in widest.items() if 2 * votes[index] > ballots[index]}

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from voxelseg.errors import DataError
 
+_AT_ONCE = 1 << 22
 MAX_VALUE = 65535
 """Largest label value: label maps are written as uint8 or uint16."""
 
@@ -53,8 +54,24 @@ class LabelScheme:
                     "Correct them under 'labels'."
                 )
         self._check_ignore()
-        if not self.has_regions:
+        if self.has_regions:
+            self._check_regions()
+        else:
             self._check_values_are_used_once()
+
+    def _check_regions(self) -> None:
+        for position, region in enumerate(self.classes):
+            if region.paint not in region.values:
+                raise DataError(
+                    f"region {region.name!r} holds the values {list(region.values)} but would be written as "
+                    f"{region.paint}, which belongs to others. Order 'regions_class_order' as the regions are listed."
+                )
+            for later in self.classes[position + 1 :]:
+                if set(region.values) < set(later.values):
+                    raise DataError(
+                        f"region {later.name!r} would be painted over all of {region.name!r}, which lies inside it. "
+                        "List the larger region first, under 'labels' and in 'regions_class_order'."
+                    )
 
     def _check_ignore(self) -> None:
         highest = max(value for label in self.classes for value in (*label.values, label.paint))
@@ -116,8 +133,14 @@ class LabelScheme:
         With regions: index into the table of label values, so that `region_table` gives the classes of each voxel.
         """
         unknown = self._lookup.size - 1  # the last entry, 0, stands for every value outside the table
-        inside = (label >= 0) & (label < unknown)
-        return self._lookup[np.where(inside, label, unknown).astype(np.intp)]
+        values = label.reshape(-1)
+        target = np.empty(values.shape, dtype=np.int16)
+        for start in range(0, values.size, _AT_ONCE):  # an index takes 8 bytes a voxel
+            part = slice(start, start + _AT_ONCE)
+            index = values[part].astype(np.intp)
+            index[(index < 0) | (index > unknown)] = unknown
+            target[part] = self._lookup[index]
+        return target.reshape(label.shape)
 
     @cached_property
     def _lookup(self) -> npt.NDArray[np.int16]:
@@ -147,11 +170,14 @@ class LabelScheme:
         """
         if outputs.shape[0] != self.num_outputs:
             raise DataError(f"{outputs.shape[0]} outputs for {self.num_outputs} expected by classes {self.names}.")
-        if not self.has_regions:
-            values = np.array([0, *(label.paint for label in self.classes)], dtype=self.dtype)
-            strongest: npt.NDArray[np.intp] = outputs.argmax(axis=0)
-            return values[strongest]
         label_map = np.zeros(outputs.shape[1:], dtype=self.dtype)
+        if not self.has_regions:
+            strongest = outputs[0].copy()
+            for output, label in zip(outputs[1:], self.classes, strict=True):
+                wins = output > strongest
+                np.copyto(strongest, output, where=wins)
+                label_map[wins] = label.paint
+            return label_map
         for output, label in zip(outputs, self.classes, strict=True):
             label_map[output > threshold] = label.paint
         return label_map

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from voxelseg.data.dataset import Case, Dataset
+from voxelseg.data.wording import some
 from voxelseg.errors import DataError
 from voxelseg.files import read_json, write_json
 
 SPLIT_FILES = ("splits.json", "splits_final.json")
 """Names under which a data set's folder may hold its own folds; nnU-Net writes the second."""
+USUAL_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,21 @@ class Split:
     validation: tuple[str, ...]
 
 
-def splits_of(dataset: Dataset, *, num_folds: int = 5, seed: int = 12345) -> list[Split]:
-    """Folds of a data set: those in its splits.json or splits_final.json if it has one, else `make_splits`."""
+def splits_of(dataset: Dataset, *, num_folds: int | None = None, seed: int = 12345) -> list[Split]:
+    """Folds of a data set: those in its splits.json or splits_final.json if it has one, else `make_splits`.
+
+    By default, there are as many as `wanted_folds` says.
+    """
     file = split_file_of(dataset)
     if file is not None:
         return read_splits(file, dataset.cases)
-    return make_splits(dataset.cases, num_folds=num_folds, seed=seed)
+    wanted = wanted_folds(dataset.cases) if num_folds is None else num_folds
+    return make_splits(dataset.cases, num_folds=wanted, seed=seed)
+
+
+def wanted_folds(cases: Sequence[Case]) -> int:
+    """Number of folds to draw: `USUAL_FOLDS`, or more if a case asks for a higher one."""
+    return max([USUAL_FOLDS, *(case.fold + 1 for case in cases if case.fold is not None)])
 
 
 def split_file_of(dataset: Dataset) -> Path | None:
@@ -41,7 +52,7 @@ def split_file_of(dataset: Dataset) -> Path | None:
     return next((dataset.root / name for name in SPLIT_FILES if (dataset.root / name).is_file()), None)
 
 
-def make_splits(cases: Sequence[Case], *, num_folds: int = 5, seed: int = 12345) -> list[Split]:
+def make_splits(cases: Sequence[Case], *, num_folds: int = USUAL_FOLDS, seed: int = 12345) -> list[Split]:
     """Folds of nearly equal size, grouped by patient; fold k validates on the cases of fold k.
 
     Patients are shuffled with `seed` and given, those with most cases first, to the fold that has fewest cases. Cases
@@ -74,7 +85,7 @@ def make_splits(cases: Sequence[Case], *, num_folds: int = 5, seed: int = 12345)
     empty = [fold for fold, ids in enumerate(members) if not ids]
     if empty:
         raise DataError(
-            f"no case is held out in fold {', '.join(map(str, empty))}. Number the folds from 0 without gaps."
+            f"no case is held out in fold {some([str(fold) for fold in empty])}. Number the folds from 0 without gaps."
         )
     everyone = {case.id for case in cases}
     return [Split(tuple(sorted(everyone - set(ids))), tuple(sorted(ids))) for ids in members]
@@ -96,6 +107,11 @@ def possible_folds(cases: Sequence[Case], num_folds: int) -> tuple[int, str]:
         )
     given = [case.fold for case in cases if case.fold is not None]
     highest = max(given, default=-1)
+    if highest > len(cases):
+        raise DataError(
+            f"a case asks for fold {highest}, but {len(cases)} cases make {len(cases)} folds at most. "
+            "Number the folds from 0 without gaps."
+        )
     if given and len(given) == len(cases):
         reason = "" if highest + 1 == num_folds else f"the cases' own folds number {highest + 1}"
         if highest < 1:
@@ -161,20 +177,22 @@ def parse_splits(path: Path, cases: Sequence[Case]) -> tuple[list[Split], list[t
                 problems.append(("split-file", f"fold {number} has no case under {name!r}"))
             if len(set(ids)) != len(ids):
                 problems.append(
-                    ("split-file", f"fold {number} names cases twice under {name!r}: {_some(_repeated(ids))}")
+                    ("split-file", f"fold {number} names cases twice under {name!r}: {some(_repeated(ids))}")
                 )
         unknown = (set(train) | set(validation)) - set(patient_of_case)
         if unknown:
-            problems.append(("split-file", f"fold {number} names unknown cases: {_some(unknown)}"))
+            problems.append(("split-file", f"fold {number} names unknown cases: {some(sorted(unknown))}"))
         both = set(train) & set(validation)
         if both:
-            problems.append(("split-file", f"fold {number} trains and validates on the same cases: {_some(both)}"))
+            problems.append(
+                ("split-file", f"fold {number} trains and validates on the same cases: {some(sorted(both))}")
+            )
         shared = {patient_of_case[one] for one in set(train) - unknown - both} & {
             patient_of_case[one] for one in set(validation) - unknown - both
         }
         if shared:
             problems.append(
-                ("patient-in-folds", f"fold {number} trains and validates on the same patients: {_some(shared)}")
+                ("patient-in-folds", f"fold {number} trains and validates on the same patients: {some(sorted(shared))}")
             )
         splits.append(Split(tuple(sorted(train)), tuple(sorted(validation))))
     return splits, problems
@@ -191,9 +209,5 @@ def _is_fold(fold: Any) -> bool:
     )
 
 
-def _repeated(ids: Sequence[str]) -> set[str]:
-    return {one for one in ids if ids.count(one) > 1}
-
-
-def _some(names: set[str]) -> str:
-    return ", ".join(sorted(names)[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _repeated(ids: Sequence[str]) -> list[str]:
+    return sorted({one for one in ids if ids.count(one) > 1})

@@ -1,18 +1,23 @@
 """One predicted label map against its reference: every metric of every class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import find_objects
 
+from voxelseg.data.examination import SILENT_VOXELS
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.geometry import Spacing
 from voxelseg.io import read_label
 from voxelseg.metrics import METRICS, MaskPair
+
+Box = tuple[slice, slice, slice]
+"""A part of an array (D, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,22 @@ class ClassScore:
         return self.volume_prediction_mm3 == 0
 
 
-def score_files(pair: LabelPair, labels: LabelScheme | None, *, tolerance_mm: float) -> tuple[ClassScore, ...]:
-    """Scores of one pair of label maps, one per class.
+@dataclass(frozen=True)
+class CaseScores:
+    """One pair of files."""
+
+    scores: tuple[ClassScore, ...]
+    """One per class."""
+    off_grid: bool
+    """Whether the voxels of the two files lie apart by more than rounding, though by no more than is allowed."""
+
+
+def score_files(pair: LabelPair, labels: LabelScheme | None, *, tolerance_mm: float) -> CaseScores:
+    """Scores of one pair of label maps, voxel by voxel.
 
     `labels=None`: each value that occurs in either file is a class named by its number.
-    Raises DataError if a file cannot be read, the grids differ, or a value is not in `labels`.
+    Raises DataError if a file cannot be read, the grids differ by more than `HARMFUL_VOXELS`, or a value is not in
+    `labels`.
     """
     reference, prediction = read_label(pair.reference), read_label(pair.prediction)
     differences = reference.grid.differences(prediction.grid)
@@ -63,7 +79,7 @@ def score_files(pair: LabelPair, labels: LabelScheme | None, *, tolerance_mm: fl
     if labels is not None:
         _require_known(reference.array, pair.reference, labels)
         _require_known(prediction.array, pair.prediction, labels)
-    return score_label_maps(
+    scores = score_label_maps(
         reference.array[0],
         prediction.array[0],
         labels or labels_of_values(reference.array, prediction.array),
@@ -72,6 +88,7 @@ def score_files(pair: LabelPair, labels: LabelScheme | None, *, tolerance_mm: fl
         voxel_mm3=float(abs(np.linalg.det(reference.grid.affine_ijk[:3, :3]))),
         tolerance_mm=tolerance_mm,
     )
+    return CaseScores(scores, bool(reference.grid.differences(prediction.grid, tolerance_voxels=SILENT_VOXELS)))
 
 
 def score_label_maps(
@@ -84,19 +101,24 @@ def score_label_maps(
     voxel_mm3: float,
     tolerance_mm: float,
 ) -> tuple[ClassScore, ...]:
-    """Scores of two label maps (D, H, W) on one grid, one per class; none if `labels` is None.
+    """Scores of two label maps (D, H, W) of integers on one grid, one per class; none if `labels` is None.
 
     Voxels with the ignore label in the reference count as background in both, so they are neither hit nor miss.
     """
     if labels is None:
         return ()
-    judged = None if labels.ignore is None else reference != labels.ignore
+    d, h, w = reference.shape
+    boxes = class_boxes(labels, reference, prediction)
     scores = []
     for name in labels.names:
-        masks = [labels.mask(label, name) for label in (reference, prediction)]
-        if judged is not None:
-            masks = [mask & judged for mask in masks]
-        pair = MaskPair(masks[0], masks[1], spacing_mm)
+        box = boxes[name]  # most classes are small: counting and comparing whole scans would take most of the time
+        judged: npt.NDArray[np.bool_] | bool = True if labels.ignore is None else reference[box] != labels.ignore
+        pair = MaskPair(
+            labels.mask(reference[box], name) & judged,
+            labels.mask(prediction[box], name) & judged,
+            spacing_mm,
+            image_shape=(d, h, w),
+        )
         scores.append(
             ClassScore(
                 case=case,
@@ -107,6 +129,22 @@ def score_label_maps(
             )
         )
     return tuple(scores)
+
+
+def class_boxes(labels: LabelScheme, *label_maps: npt.NDArray[Any]) -> dict[str, Box]:
+    """Class -> smallest box that holds its voxels in all of the label maps (D, H, W); of no voxel if it has none."""
+    highest = max(value for one in labels.classes for value in one.values)
+    found = [find_objects(label_map, max_label=highest) for label_map in label_maps]
+    return {one.name: _union([boxes[value - 1] for boxes in found for value in one.values]) for one in labels.classes}
+
+
+def _union(boxes: Sequence[Box | None]) -> Box:
+    held = [box for box in boxes if box is not None]
+    d, h, w = (
+        slice(min((box[axis].start for box in held), default=0), max((box[axis].stop for box in held), default=0))
+        for axis in range(3)
+    )
+    return d, h, w
 
 
 def labels_of_values(*label_maps: npt.NDArray[Any]) -> LabelScheme | None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from voxelseg.metrics import METRICS
 CASES_FILE = "cases.csv"
 SUMMARY_FILE = "summary.json"
 _VOLUMES = ("volume_reference_mm3", "volume_prediction_mm3")
-_REMEDY = "Run `voxelseg evaluate` again."
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,12 @@ class Evaluation:
     """Of the surface Dice."""
     notes: tuple[str, ...] = ()
     """What the reader of the numbers should know, such as predictions that had no reference."""
+
+    def __post_init__(self) -> None:
+        times = Counter((score.case, score.name) for score in self.scores)
+        repeated = sorted({case for (case, _), count in times.items() if count > 1})
+        if repeated:
+            raise DataError(f"several scores of one class in {', '.join(repeated)}. Give every case an id of its own.")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -157,18 +163,27 @@ def definitions(tolerance_mm: float) -> dict[str, str]:
     }
 
 
-def read_evaluation(folder: Path) -> Evaluation:
-    """Evaluation from the cases.csv and summary.json in `folder`; DataError if they are missing or damaged."""
+def read_evaluation(folder: Path, *, remedy: str = "Run `voxelseg evaluate` again.") -> Evaluation:
+    """Evaluation from the cases.csv and summary.json in `folder`.
+
+    DataError if they are missing or damaged; `remedy` is how they are made again.
+    """
     path = Path(folder) / CASES_FILE
-    summary = read_json(Path(folder) / SUMMARY_FILE, remedy=_REMEDY)
+    summary = read_json(Path(folder) / SUMMARY_FILE, remedy=remedy)
     try:
         with path.open(newline="", encoding="utf-8") as file:
             scores = tuple(_score_of_row(row) for row in csv.DictReader(file, strict=True))
-        return Evaluation(scores, float(summary["tolerance_mm"]), tuple(summary["notes"]))
+        found = Evaluation(scores, float(summary["tolerance_mm"]), tuple(summary["notes"]))
+        summarized = {name: one["dice_n"] + one["dice_undefined"] for name, one in summary["classes"].items()}
+        if Counter(score.name for score in scores) != summarized:
+            raise ValueError("their numbers of scores differ")
+        return found
+    except DataError as error:
+        raise DataError(f"{path}: {error} {remedy}") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). {_REMEDY}") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
     except (KeyError, ValueError, TypeError, csv.Error) as error:
-        raise DataError(f"{folder}: {CASES_FILE} and {SUMMARY_FILE} are damaged ({error!r}). {_REMEDY}") from error
+        raise DataError(f"{folder}: {CASES_FILE} and {SUMMARY_FILE} are damaged ({error!r}). {remedy}") from error
 
 
 def _score_of_row(row: dict[str, str]) -> ClassScore:

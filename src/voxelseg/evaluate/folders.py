@@ -8,15 +8,19 @@ from pathlib import Path
 
 from voxelseg.data.labels import LabelScheme
 from voxelseg.data.layouts.description import DESCRIPTION_FILE, read_description, visible_files
-from voxelseg.errors import ConfigError, DataError
-from voxelseg.evaluate.case import ClassScore, LabelPair, score_files
+from voxelseg.data.layouts.pairs import labels_beside
+from voxelseg.errors import DataError
+from voxelseg.evaluate.case import CaseScores, ClassScore, LabelPair, score_files
 from voxelseg.evaluate.evaluation import Evaluation
+from voxelseg.geometry import HARMFUL_VOXELS
 from voxelseg.io import is_image, strip_suffix
 from voxelseg.metrics import METRICS
+from voxelseg.metrics.surface import check_tolerance
 from voxelseg.parallel import map_unordered
 
 _MOST_LISTED = 5
 """Cases named in a note; errors name all."""
+_OFF_GRID = f"Compared voxel by voxel though their headers place the voxels up to {HARMFUL_VOXELS:g} of a voxel apart"
 
 
 def evaluate(
@@ -33,10 +37,10 @@ def evaluate(
     """Scores of the label maps in folder `prediction` against those in folder `reference`; writes them into `out`.
 
     Files belong together if their names are equal without the suffix; formats may differ. Two files make one case.
-    `labels` names the classes; None takes them from dataset.json in the reference folder or the one above, else each
-    label value is a class. `tolerance_mm` is that of the surface Dice. References without prediction are an error,
-    unless `allow_missing` leaves them out; predictions without reference are left out and noted. `workers` processes
-    each hold one case; `progress` is called with the numbers of cases done and in all.
+    `labels` names the classes; None takes those of `labels_near`, else each label value is a class. `tolerance_mm` is
+    that of the surface Dice. References without prediction are an error, unless `allow_missing` leaves them out;
+    predictions without reference are left out and noted. Grids that differ by less than half a voxel are noted too.
+    `workers` processes each hold one case; `progress` is called with the numbers of cases done and in all.
     Raises DataError listing every case that cannot be scored; nothing is then written.
     """
     prediction, reference = Path(prediction), Path(reference)
@@ -62,14 +66,13 @@ def evaluate_pairs(
 
     Written into folder `out` unless that is None.
     """
-    if not 0 <= tolerance_mm < math.inf:
-        raise ConfigError(f"tolerance_mm must be a number of at least 0, got {tolerance_mm}.")
+    check_tolerance(tolerance_mm)
     ordered = sorted(
         (pair if isinstance(pair, LabelPair) else LabelPair(*pair) for pair in pairs), key=lambda p: p.case
     )
-    results: dict[int, tuple[ClassScore, ...] | str] = {}
+    results: dict[int, CaseScores | str] = {}
     score = partial(_scores_or_fault, labels=labels, tolerance_mm=tolerance_mm)
-    for index, result in map_unordered(score, ordered, workers=workers):
+    for index, result in map_unordered(score, ordered, workers=workers, name=lambda pair: f"case {pair.case}"):
         results[index] = result
         if progress is not None:
             progress(len(results), len(ordered))
@@ -78,20 +81,22 @@ def evaluate_pairs(
         raise DataError(
             f"{len(faults)} of {len(ordered)} cases cannot be scored; nothing was written.\n" + _listed(faults)
         )
-    scores = [result for _, result in sorted(results.items()) if not isinstance(result, str)]
+    found = [result for _, result in sorted(results.items()) if not isinstance(result, str)]
+    scores = [result.scores for result in found]
+    off_grid = [pair.case for pair, result in zip(ordered, found, strict=True) if result.off_grid]
     if labels is None:
         scores = _with_all_values(scores, [pair.case for pair in ordered])
     if not any(scores):
         raise DataError("no label map has a value other than 0, and no class is named: there is nothing to score.")
+    if off_grid:
+        notes = [*notes, f"{_OFF_GRID}: {_shortened(off_grid)}."]
     evaluation = Evaluation(tuple(score for case in scores for score in case), tolerance_mm, tuple(notes))
     if out is not None:
         evaluation.write(Path(out))
     return evaluation
 
 
-def _scores_or_fault(
-    pair: LabelPair, *, labels: LabelScheme | None, tolerance_mm: float
-) -> tuple[ClassScore, ...] | str:
+def _scores_or_fault(pair: LabelPair, *, labels: LabelScheme | None, tolerance_mm: float) -> CaseScores | str:
     try:
         return score_files(pair, labels, tolerance_mm=tolerance_mm)
     except DataError as error:
@@ -154,14 +159,18 @@ def _label_maps(folder: Path, role: str) -> dict[str, Path]:
 
 
 def labels_near(reference: Path) -> LabelScheme | None:
-    """Classes described by dataset.json in the reference folder, or the one above it; None if there is no description.
+    """Classes described in the folder of the references, or the one above it; None if there is no description.
 
-    Raises DataError if that file is damaged.
+    Descriptions are dataset.json and, as beside plain pairs, labels.json and labels.txt.
+    Raises DataError if one of them is damaged.
     """
     folder = (reference if reference.is_dir() else reference.parent).absolute()
-    for candidate in (folder / DESCRIPTION_FILE, folder.parent / DESCRIPTION_FILE):
-        if candidate.is_file():
-            return read_description(candidate).labels
+    for place in (folder, folder.parent):
+        file = place / DESCRIPTION_FILE
+        described = read_description(file).labels if file.is_file() else None
+        labels = described or labels_beside(place)
+        if labels is not None:
+            return labels
     return None
 
 

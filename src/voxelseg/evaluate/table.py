@@ -3,6 +3,7 @@
 import math
 
 from rich.table import Table
+from rich.text import Text
 
 from voxelseg.evaluate.evaluation import Evaluation, Spread
 from voxelseg.metrics import METRICS
@@ -16,7 +17,8 @@ def class_table(evaluation: Evaluation) -> Table:
         "n: cases in which the class is in the reference or the prediction."
     )
     table = Table(
-        title=f"Scores of {cases} case{'s' if cases != 1 else ''}", caption="\n".join((reading, *evaluation.notes))
+        title=f"Scores of {cases} case{'s' if cases != 1 else ''}",
+        caption=Text("\n".join((reading, *evaluation.notes)), style="table.caption"),
     )
     table.add_column("Class", overflow="fold")
     for metric in METRICS.values():
@@ -26,7 +28,7 @@ def class_table(evaluation: Evaluation) -> Table:
     for name in classes:
         spreads = {metric: evaluation.spread(metric, name) for metric in METRICS}
         cells = (mean_and_std(found, METRICS[metric].unit) for metric, found in spreads.items())
-        table.add_row(name, *cells, str(spreads["dice"].n), end_section=name == classes[-1])
+        table.add_row(Text(name), *cells, str(spreads["dice"].n), end_section=name == classes[-1])
     means = (format_score(evaluation.mean(metric), METRICS[metric].unit) for metric in METRICS)
     table.add_row("mean", *means, "", style="bold")
     return table

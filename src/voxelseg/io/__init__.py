@@ -11,6 +11,7 @@ import numpy as np
 
 from voxelseg.errors import DataError
 from voxelseg.io.format import WRITABLE, Format, Header, naming
+from voxelseg.io.labels import NEAR_INTEGER, rounding_of, to_integers
 from voxelseg.io.metaimage import METAIMAGE
 from voxelseg.io.nifti import NIFTI
 from voxelseg.io.nrrd import NRRD
@@ -18,8 +19,10 @@ from voxelseg.volume import Volume
 
 __all__ = [
     "FORMATS",
+    "NEAR_INTEGER",
     "Format",
     "Header",
+    "files_of",
     "is_image",
     "read_channels",
     "read_header",
@@ -39,9 +42,6 @@ FORMATS = {
 }
 """File suffix, in lower case, to the format that reads and writes it."""
 
-_LABEL_TYPES = tuple(np.dtype(name) for name in ("uint8", "uint16", "int16", "int32", "int64"))
-_LABEL_TOLERANCE = 1e-3
-
 
 def is_image(path: Path | str) -> bool:
     """Whether the name ends with a known suffix; hidden files, such as macOS leaves in archives, do not count."""
@@ -52,6 +52,18 @@ def is_image(path: Path | str) -> bool:
 def strip_suffix(path: Path | str) -> str:
     """File name without folder and image suffix, "case_1" for "a/case_1.nii.gz"; DataError for unknown suffixes."""
     return Path(path).name[: -len(_suffix(path))]
+
+
+def files_of(path: Path | str) -> tuple[Path, ...]:
+    """The files that a scan consists of: `path`, and those that its header names for the voxels, such as a .raw file.
+
+    They need not exist. `path` alone if it is missing, damaged or no scan.
+    """
+    path = Path(path)
+    try:
+        return FORMATS[_suffix(path)].files(path)
+    except (DataError, OSError):
+        return (path,)
 
 
 def read_header(path: Path | str) -> Header:
@@ -114,7 +126,7 @@ def read_channels(paths: Sequence[Path | str]) -> Volume:
 def read_label(path: Path | str) -> Volume:
     """Label map of one file: array (1, D, H, W) of the smallest of uint8, uint16, int16, int32, int64 that holds it.
 
-    Real values within 0.001 of an integer are rounded to it. DataError for other values and for several channels.
+    Real values within `NEAR_INTEGER` of an integer are rounded to it. DataError for others, and for several channels.
     """
     volume = read_volume(path)
     array = volume.array
@@ -122,21 +134,17 @@ def read_label(path: Path | str) -> Volume:
         raise DataError(
             f"{path}: {array.shape[0]} channels, expected a label map with one. Merge them into one map of integers."
         )
-    if array.dtype.kind == "f":
-        rounded = np.rint(array)
-        with np.errstate(invalid="ignore"):
-            off = ~(np.abs(array - rounded) <= _LABEL_TOLERANCE)  # also true for NaN and infinity
-        if off.any():
-            examples = ", ".join(f"{value:g}" for value in np.unique(array[off])[:5])
-            raise DataError(
-                f"{path}: {int(off.sum())} voxels are no integers (such as {examples}), expected label values. "
-                "Use nearest-neighbour interpolation when label maps are resampled, or name the right file."
-            )
-        array = rounded
+    rounding = rounding_of(array)
+    if num_bad := rounding.num_non_finite + rounding.num_off:
+        examples = rounding.examples or "NaN or infinity"
+        raise DataError(
+            f"{path}: {num_bad} voxels are no integers (such as {examples}), expected label values. "
+            "Use nearest-neighbour interpolation when label maps are resampled, or name the right file."
+        )
+    integers = to_integers(array)
+    if integers is not None:
+        return Volume(integers, volume.grid)
     low, high = array.min(), array.max()
-    for dtype in _LABEL_TYPES:
-        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return Volume(array.astype(dtype, copy=False), volume.grid, volume.channels)
     raise DataError(f"{path}: label values from {low} to {high}, expected at most {2**63 - 1}. Correct the label map.")
 
 
@@ -153,7 +161,7 @@ def write_volume(path: Path | str, volume: Volume) -> None:
         array = array.astype(substitute)
     if array.dtype.newbyteorder("=") not in WRITABLE:
         raise DataError(f"{path}: arrays of type {array.dtype} cannot be written. Convert the array to float32.")
-    FORMATS[_suffix(path)].write(path, Volume(array, volume.grid, volume.channels))
+    FORMATS[_suffix(path)].write(path, Volume(array, volume.grid))
 
 
 def _suffix(path: Path | str) -> str:

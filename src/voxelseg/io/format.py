@@ -15,6 +15,8 @@ from voxelseg.geometry import Grid
 from voxelseg.volume import Volume
 
 DAMAGED = "Copy or export the file again."
+NUM_AXES = "num_axes"
+"""Key of `Grid.extra` that holds a file's number of axes if it is below three."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -36,6 +38,8 @@ class Format:
     read: Callable[[Path], Volume]
     write: Callable[[Path, Volume], None]
     """Writes atomically; the volume has one of the types of `WRITABLE`."""
+    files: Callable[[Path], tuple[Path, ...]]
+    """The file and those that its header names for the voxels; DataError or OSError if it has no sound header."""
 
 
 WRITABLE = tuple(

@@ -4,6 +4,7 @@ Read here rather than through SimpleITK, which returns wrong voxels from damaged
 World coordinates are LPS in the file, RAS in a `Grid`.
 """
 
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ import numpy as np
 from voxelseg.errors import DataError
 from voxelseg.files import atomic_path, write_bytes
 from voxelseg.geometry import Affine, Grid, from_canonical
-from voxelseg.io.format import DAMAGED, Format, Header, check_size, copy_voxels, result_dtype
-from voxelseg.io.lps import affine_from_lps, affine_to_lps
+from voxelseg.io.format import DAMAGED, NUM_AXES, Format, Header, check_size, copy_voxels, result_dtype
+from voxelseg.io.lps import affine_from_lps, affine_to_lps, num_axes_of
 from voxelseg.volume import Volume
 
 _DTYPE_OF = {
@@ -35,7 +36,9 @@ _DTYPE_OF = {
 }
 _TYPE_OF = {dtype: name for name, dtype in reversed(_DTYPE_OF.items())}
 _LAST_KEY = "ElementDataFile"
+_NAME_ENCODING = ("utf-8", "surrogateescape")  # file names of any encoding survive
 _LONGEST_LINE = 2**16
+_SEVERAL_FILES = re.compile(r"LIST(\s+\d+)?|\S*%\d*d\S*(\s+\d+)+")  # a list of names follows, or a numbered name
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,8 +83,10 @@ def read(path: Path) -> Volume:
 def write(path: Path, volume: Volume) -> None:
     """Write a MetaImage file, compressed; for .mhd the voxels go to a file of the same name ending with .zraw."""
     grid, dtype, num_channels = volume.grid, volume.array.dtype, volume.array.shape[0]
+    num_axes = num_axes_of(grid)
     lps = affine_to_lps(grid.affine_ijk)
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    steps = lps[:num_axes, :num_axes]
+    spacing = np.linalg.norm(steps, axis=0)
     array_kjic = from_canonical(volume.array, grid.orientation).transpose(3, 2, 1, 0)
     voxels = np.ascontiguousarray(array_kjic, dtype=dtype.newbyteorder("<"))
     packed = zlib.compress(voxels.data, level=1)
@@ -89,20 +94,20 @@ def write(path: Path, volume: Volume) -> None:
     data_path = path.with_suffix(".zraw")
     fields = {
         "ObjectType": "Image",
-        "NDims": "3",
+        "NDims": str(num_axes),
         "BinaryData": "True",
         "BinaryDataByteOrderMSB": "False",
         "CompressedData": "True",
         "CompressedDataSize": str(len(packed)),
-        "TransformMatrix": _text((lps[:3, :3] / spacing).T.ravel()),
-        "Offset": _text(lps[:3, 3]),
+        "TransformMatrix": _text((steps / spacing).T.ravel()),
+        "Offset": _text(lps[:num_axes, 3]),
         "ElementSpacing": _text(spacing),
-        "DimSize": " ".join(map(str, grid.shape_ijk)),
+        "DimSize": " ".join(map(str, grid.shape_ijk[:num_axes])),
         **({"ElementNumberOfChannels": str(num_channels)} if num_channels > 1 else {}),
         "ElementType": _TYPE_OF[dtype.str[1:]],
         _LAST_KEY: data_path.name if detached else "LOCAL",
     }
-    header = "".join(f"{key} = {value}\n" for key, value in fields.items()).encode()
+    header = "".join(f"{key} = {value}\n" for key, value in fields.items()).encode(*_NAME_ENCODING)
     with atomic_path(path) as temporary:
         if detached:  # the header appears last, when its data are complete
             temporary.write_bytes(header)
@@ -113,7 +118,14 @@ def write(path: Path, volume: Volume) -> None:
                 file.write(packed)
 
 
-METAIMAGE = Format(name="MetaImage", read_header=read_header, read=read, write=write)
+def files(path: Path) -> tuple[Path, ...]:
+    """The file, and the one that holds its voxels if that is another."""
+    fields, _ = _read_fields(path)
+    data_path = _data_path(path, fields)
+    return (path,) if data_path == path else (path, data_path)
+
+
+METAIMAGE = Format(name="MetaImage", read_header=read_header, read=read, write=write, files=files)
 
 
 def _text(values: Sequence[float] | Affine) -> str:
@@ -126,14 +138,15 @@ def _read_fields(path: Path) -> tuple[dict[str, str], int]:
     with path.open("rb") as file:
         while _LAST_KEY not in fields:
             line = file.readline(_LONGEST_LINE)
-            key, equals, value = line.decode("latin-1").partition("=")
+            start, equals, rest = line.partition(b"=")
+            key = start.decode("latin-1").strip()
             if not line and not fields:
                 raise DataError(f"the file is empty. {DAMAGED}")
             if not equals and not line.endswith(b"\n") and fields:
                 raise DataError(f"truncated: ends inside the header, before '{_LAST_KEY}'. {DAMAGED}")
             if not equals and line.strip():
                 raise DataError(f"not a MetaImage file: its header has a line that is not 'Key = Value'. {DAMAGED}")
-            fields[key.strip()] = value.strip()
+            fields[key] = rest.decode(*(_NAME_ENCODING if key == _LAST_KEY else ["latin-1"])).strip()
         return fields, file.tell()
 
 
@@ -154,20 +167,25 @@ def _read_header(path: Path) -> _Stored:
     if num_components < 1:
         raise DataError(f"the MetaImage header announces {num_components} components, expected 1 or more. {DAMAGED}")
     dtype = _dtype(fields)
-    data_file = fields[_LAST_KEY]
-    if data_file.upper().startswith("LIST") or "%" in data_file:
-        raise DataError("the voxels are spread over several files, expected one. Convert the image to .mha or .nii.gz.")
-    if not data_file.isprintable() or not data_file:
-        raise DataError(f"the MetaImage header names no data file. {DAMAGED}")
-    local = data_file.upper() == "LOCAL"
+    data_path = _data_path(path, fields)
     return _Stored(
         header=Header(grid=grid, num_channels=num_volumes * num_components, dtype=result_dtype(dtype)),
         dtype=dtype,
         interleaved=num_components > 1,
         compressed=_is_true(fields, "CompressedData"),
-        data_path=path if local else path.parent / data_file,
-        offset=header_size if local else header_bytes,
+        data_path=data_path,
+        offset=header_size if data_path == path else header_bytes,
     )
+
+
+def _data_path(path: Path, fields: dict[str, str]) -> Path:
+    """The file that holds the voxels: `path` itself or another one. DataError if there is none, or several."""
+    name = fields[_LAST_KEY]
+    if _SEVERAL_FILES.fullmatch(name):
+        raise DataError("the voxels are spread over several files, expected one. Convert the image to .mha or .nii.gz.")
+    if not name or "\0" in name:
+        raise DataError(f"the MetaImage header names no data file. {DAMAGED}")
+    return path if name.upper() == "LOCAL" else path.parent / name
 
 
 def _field(fields: dict[str, str], key: str, default: str | None = None) -> str:
@@ -211,7 +229,8 @@ def _grid(fields: dict[str, str], shape: list[int]) -> tuple[Grid, int]:
     origin = _numbers(fields, ("Offset", "Position", "Origin"), np.zeros(num_axes))
     i, j, k, num_volumes = (*shape, *[1] * (4 - num_axes))
     affine = affine_from_lps(direction, [*spacing], [*origin])
-    return Grid(shape_ijk=(i, j, k), affine_ijk=affine), num_volumes
+    extra = {NUM_AXES: num_axes} if num_axes < 3 else {}
+    return Grid(shape_ijk=(i, j, k), affine_ijk=affine, extra=extra), num_volumes
 
 
 def _read_bytes(stored: _Stored) -> bytes:
@@ -226,7 +245,8 @@ def _read_bytes(stored: _Stored) -> bytes:
             unpacker = zlib.decompressobj(wbits=47)  # zlib or gzip, told apart by their first bytes
             content = unpacker.decompress(file.read(), stored.num_bytes)
     except FileNotFoundError as error:
-        raise DataError(f"its data file {stored.data_path} is missing. Keep header and data together.") from error
+        shown = str(stored.data_path).encode(errors="replace").decode()
+        raise DataError(f"its data file {shown} is missing. Keep header and data together.") from error
     if not unpacker.eof:
         unpacker.decompress(unpacker.unconsumed_tail, 1)  # reads on to the checksum
     if len(content) < stored.num_bytes or not unpacker.eof:

@@ -23,7 +23,7 @@ from nibabel.spatialimages import HeaderDataError
 from voxelseg.errors import DataError
 from voxelseg.files import atomic_path
 from voxelseg.geometry import Affine, Grid, from_canonical
-from voxelseg.io.format import DAMAGED, Format, Header, check_size, copy_voxels, result_dtype
+from voxelseg.io.format import DAMAGED, NUM_AXES, Format, Header, check_size, copy_voxels, result_dtype
 from voxelseg.volume import Volume
 
 _SLAB_BYTES = 2**20
@@ -96,7 +96,12 @@ def write(path: Path, volume: Volume) -> None:
                 stream.write(np.ascontiguousarray(channel[..., slab].transpose(2, 1, 0), dtype=little_endian).data)
 
 
-NIFTI = Format(name="NIfTI", read_header=read_header, read=read, write=write)
+def files(path: Path) -> tuple[Path, ...]:
+    """The file alone: headers whose voxels are in another file are not read."""
+    return (path,)
+
+
+NIFTI = Format(name="NIfTI", read_header=read_header, read=read, write=write, files=files)
 
 
 def _is_compressed(path: Path) -> bool:
@@ -182,12 +187,10 @@ def _shape_ijkc(raw: Any) -> tuple[int, int, int, int]:
 def _grid(raw: Any, shape_ijk: tuple[int, int, int], version: int) -> Grid:
     sform, sform_code = raw.get_sform(coded=True)
     qform_code = int(raw["qform_code"])
-    try:
-        qform = raw.get_qform(coded=True)[0]
-    except (ValueError, HeaderDataError) as error:  # a quaternion longer than 1: harmless where the sform counts
-        if not sform_code:
-            raise DataError(f"the qform is damaged ({error}) and there is no sform. Repair the header.") from error
-        qform = None
+    qform = _qform(raw)
+    if qform is None and qform_code and not sform_code:
+        raise DataError("the qform is damaged and there is no sform. Repair the header.")
+    num_axes = int(raw["dim"][0])
     units = _UNITS.get(int(raw["xyzt_units"]) & 7, "unknown")
     best = sform if sform_code else qform if qform_code else raw.get_base_affine()
     return Grid(
@@ -195,7 +198,7 @@ def _grid(raw: Any, shape_ijk: tuple[int, int, int], version: int) -> Grid:
         affine_ijk=np.diag([_MM_PER_UNIT[units]] * 3 + [1.0]) @ np.asarray(best, dtype=np.float64),
         sform=None if sform is None else np.asarray(sform, dtype=np.float64),
         sform_code=int(sform_code),
-        qform=None if qform is None else np.asarray(qform, dtype=np.float64),
+        qform=qform,
         qform_code=qform_code,
         units=units,
         extra={
@@ -204,9 +207,19 @@ def _grid(raw: Any, shape_ijk: tuple[int, int, int], version: int) -> Grid:
                 "xyzt_units": int(raw["xyzt_units"]),
                 "pixdim": [float(value) for value in raw["pixdim"]],
                 "quaternion": [float(raw[name]) for name in _QUATERNION],
-            }
+            },
+            **({NUM_AXES: num_axes} if num_axes < 3 else {}),
         },
     )
+
+
+def _qform(raw: Any) -> Affine | None:
+    """The qform; None if there is none, its quaternion is longer than 1, or its numbers are not finite."""
+    try:
+        qform = raw.get_qform(coded=True)[0]
+    except (ValueError, HeaderDataError):
+        return None
+    return np.asarray(qform, dtype=np.float64) if qform is not None and np.isfinite(qform).all() else None
 
 
 _QUATERNION = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
@@ -245,7 +258,9 @@ def _fill(stream: BinaryIO, buffer: memoryview) -> None:
 
 def _header_to_write(volume: Volume) -> Any:
     grid, num_channels = volume.grid, volume.array.shape[0]
-    shape = grid.shape_ijk if num_channels == 1 else (*grid.shape_ijk, num_channels)
+    shape: tuple[int, ...] = (*grid.shape_ijk, num_channels)
+    if num_channels == 1:
+        shape = grid.shape_ijk[: grid.extra.get(NUM_AXES, 3)]
     stored = grid.extra.get("nifti", {})
     is_nifti2 = stored.get("version") == 2 or max(shape) > _LONGEST_AXIS_OF_NIFTI1
     header = _HEADER_OF_SIZE[540 if is_nifti2 else 348](endianness="<")
@@ -265,12 +280,12 @@ def _restore_forms(header: Any, grid: Grid) -> bool:
         return False
     unit_codes = {name: code for code, name in _UNITS.items()}
     header["xyzt_units"] = unit_codes[grid.units]
-    header.set_zooms([*_lengths(grid.affine_ijk) / _MM_PER_UNIT[grid.units], *header.get_zooms()[3:]])
+    _set_zooms(header, _lengths(grid.affine_ijk) / _MM_PER_UNIT[grid.units])
     if grid.sform is not None:
         header.set_sform(grid.sform, code=1)
-    if grid.qform is not None:
+    if stored is None and grid.qform is not None:
         header.set_qform(grid.qform, code=1)
-    if stored is not None:
+    if stored is not None:  # these fields are the qform, sound or not
         header["xyzt_units"] = stored["xyzt_units"]
         header["pixdim"] = np.array(stored["pixdim"], dtype=np.float64)  # JSON has null for NaN
         for name, value in zip(_QUATERNION, np.array(stored["quaternion"], dtype=np.float64), strict=True):
@@ -288,7 +303,12 @@ def _make_forms(header: Any, affine_mm: Affine) -> None:
         header.set_qform(affine_mm, code=1, strip_shears=False)
     except HeaderDataError:
         header["qform_code"] = 0
-        header.set_zooms([*_lengths(affine_mm), *header.get_zooms()[3:]])
+        _set_zooms(header, _lengths(affine_mm))
+
+
+def _set_zooms(header: Any, lengths: Affine) -> None:
+    num_axes = len(header.get_zooms())
+    header.set_zooms([*lengths, *header.get_zooms()[3:]][:num_axes])
 
 
 def _lengths(affine: Affine) -> Affine:

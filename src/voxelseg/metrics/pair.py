@@ -9,7 +9,7 @@ from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
 from voxelseg.errors import DataError
-from voxelseg.geometry import Spacing
+from voxelseg.geometry import Shape, Spacing
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -20,7 +20,7 @@ class MaskPair:
     """Boolean masks (D, H, W) on one grid.
 
     A surface is the set of foreground voxels with at least one of their six face neighbours in the background;
-    everything outside the image is background, so the image border is surface too. Floats are between voxel
+    everything outside the image is background, so the image border is surface too. Distances are between voxel
     centres, in mm. This is the boundary of `monai.metrics` without `use_subvoxels`.
     """
 
@@ -28,6 +28,8 @@ class MaskPair:
     prediction: Mask
     spacing_mm: Spacing
     """Voxel size along D, H, W."""
+    image_shape: Shape | None = None
+    """Of the whole image if the masks are a part of it that holds all of their foreground; None: they are whole."""
 
     def __post_init__(self) -> None:
         for name in ("reference", "prediction"):
@@ -67,8 +69,8 @@ class MaskPair:
 
     @property
     def diagonal_mm(self) -> float:
-        """Length of the image's diagonal; no distance inside the image is longer."""
-        return float(np.linalg.norm(np.multiply(self.reference.shape, self.spacing_mm)))
+        """Length of the whole image's diagonal; no distance inside the image is longer."""
+        return float(np.linalg.norm(np.multiply(self.image_shape or self.reference.shape, self.spacing_mm)))
 
     @cached_property
     def surface_distances_mm(self) -> tuple[Floats, Floats]:

@@ -11,15 +11,20 @@ _ROUNDING = 1e-6
 """A distance equal to the tolerance lies within it even if sums of spacings differ from it in the last digits."""
 
 
+def check_tolerance(tolerance_mm: float) -> None:
+    """ConfigError unless `tolerance_mm` is a number of at least 0."""
+    if not 0 <= tolerance_mm < math.inf:
+        raise ConfigError(f"tolerance_mm must be a number of at least 0, got {tolerance_mm}.")
+
+
 def surface_dice(pair: MaskPair, *, tolerance_mm: float) -> float:
     """Share of the voxels of both surfaces lying within `tolerance_mm` of the other surface, in [0, 1].
 
     Every surface voxel counts once, as in Seidlitz et al. 2022 (arXiv:2111.05408) and `monai.metrics`; the original,
     Nikolov et al. 2018 (arXiv:1809.04430), weighs surface elements by their area.
-    Both masks empty: NaN. Exactly one empty: 0. Raises ConfigError for a negative tolerance.
+    Both masks empty: NaN. Exactly one empty: 0. Raises ConfigError for an impossible tolerance.
     """
-    if not 0 <= tolerance_mm < math.inf:
-        raise ConfigError(f"tolerance_mm must be a number of at least 0, got {tolerance_mm}.")
+    check_tolerance(tolerance_mm)
     if pair.both_empty:
         return math.nan
     if pair.one_empty:

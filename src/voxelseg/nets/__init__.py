@@ -1,13 +1,12 @@
 """Segmentation networks; usable alone, needs torch only."""
 
 import dataclasses
-import difflib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from voxelseg.errors import ConfigError
+from voxelseg.errors import ConfigError, did_you_mean
 from voxelseg.nets import mednext, unet
 from voxelseg.nets.network import Network
 
@@ -77,7 +76,7 @@ def list_models() -> list[str]:
 def find_network(name: str) -> NetworkEntry:
     """The entry of that name; ConfigError, with the closest match, for an unknown one."""
     if name not in NETWORKS:
-        raise ConfigError(f"unknown model {name!r}{_closest(name, list(NETWORKS))}. Known: {', '.join(NETWORKS)}.")
+        raise ConfigError(f"unknown model {name!r}{did_you_mean(name, NETWORKS)}. Known: {', '.join(NETWORKS)}.")
     return NETWORKS[name]
 
 
@@ -92,7 +91,7 @@ def create_model(name: str, *, in_channels: int, num_classes: int, **options: An
     known = [field.name for field in dataclasses.fields(entry.config)]
     unknown = [option for option in options if option not in known]
     if unknown:
-        hints = ", ".join(f"{option!r}{_closest(option, known)}" for option in unknown)
+        hints = ", ".join(f"{option!r}{did_you_mean(option, known)}" for option in unknown)
         raise ConfigError(f"{name} has no option {hints}. Known: {', '.join(known)}.")
     config = entry.config(in_channels=in_channels, num_classes=num_classes, **{**entry.options, **options})
     model: Network = entry.network(config)
@@ -118,8 +117,3 @@ def describe_models() -> list[dict[str, Any]]:
             }
         )
     return described
-
-
-def _closest(name: str, known: list[str]) -> str:
-    matches = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {matches[0]!r}?)" if matches else ""

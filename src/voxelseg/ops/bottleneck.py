@@ -48,7 +48,7 @@ def inverted_bottleneck(
     `norm` is per channel over space, the weights are (C_out, C_in, 1, ...).
     The fast form on the CPU goes through the voxels in tiles, so that the expanded tensor stays in the cache and is
     never stored; the backward pass computes it again. The norm's statistics cost one pass over `x`, its backward
-    sums none: they are read off the weight gradients. Differentiable once.
+    sums none: they are read off the weight gradients. Differentiable once, and not by torch.func (vmap, jvp, grad).
     """
     if not fast_on_cpu(x, expand_weight):
         return inverted_bottleneck_plain(

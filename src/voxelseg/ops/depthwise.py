@@ -36,7 +36,8 @@ def depthwise_conv_plain(x: Tensor, weight: Tensor, bias: Tensor | None, *, stri
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int = 1) -> Tensor:
     """Depthwise convolution of (B, C, *space) with odd `weight` (C, 1, k, ...), zero-padded by k // 2.
 
-    Stride 1, or 2 (even sizes are halved). The fast form returns channels-last memory.
+    Stride 1, or 2 (even sizes are halved). The fast form returns channels-last memory, and is differentiable once, but
+    not by torch.func (vmap, jvp, grad).
     """
     if not fast_on_cpu(x, weight):
         return depthwise_conv_plain(x, weight, bias, stride=stride)
@@ -51,7 +52,10 @@ def depthwise_conv_transpose_plain(x: Tensor, weight: Tensor, bias: Tensor | Non
 
 
 def depthwise_conv_transpose(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Depthwise transposed convolution of stride 2: n voxels become 2n - 1; odd `weight` (C, 1, k, ...)."""
+    """Depthwise transposed convolution of stride 2: n voxels become 2n - 1; odd `weight` (C, 1, k, ...).
+
+    The fast form is differentiable once, but not by torch.func (vmap, jvp, grad).
+    """
     if not fast_on_cpu(x, weight):
         return depthwise_conv_transpose_plain(x, weight, bias)
     y: Tensor = _DepthwiseConvTranspose.apply(x, weight, bias)  # type: ignore[no-untyped-call]

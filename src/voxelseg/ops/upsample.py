@@ -25,6 +25,7 @@ def add_upsampled(skip: Tensor, branch: Tensor, residual: Tensor | None) -> Tens
 
     skip (B, C, 2D, 2H, 2W), branch (B, C, 2D-1, 2H-1, 2W-1), residual (B, C, D, H, W); or the same in 2-D. Writes the
     sum once instead of making two padded tensors, on any device; compilers and exporters get the plain form.
+    Differentiable once, and not by torch.func (vmap, jvp, grad).
     """
     if plain_forms_wanted():
         return add_upsampled_plain(skip, branch, residual)

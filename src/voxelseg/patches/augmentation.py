@@ -4,7 +4,7 @@ Rotation, scaling and mirroring are done here, so that they can read beyond the 
 filling corners with zeros, and so that drawing and applying are separate. Intensities are changed by batchgeneratorsv2.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -62,15 +62,17 @@ class AugmentationConfig(BaseModel):
     rotation: Probability = 0.2
     """Probability of a rotation about all three axes; about D only, in plane, if the data are anisotropic."""
     rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 30.0
-    """Largest angle about each axis."""
+    """Largest angle about each axis where the data are isotropic."""
+    rotation_degrees_in_plane: Annotated[float, Field(ge=0, le=180)] = 180.0
+    """Largest angle about D where the data are anisotropic."""
     scaling: Probability = 0.2
     """Probability that the patch shows a larger or smaller part of the scan."""
     scaling_range: PositiveRange = (0.7, 1.4)
     """Size of that part relative to the patch: above 1, structures get smaller."""
     noise: Probability = 0.1
     """Probability of Gaussian noise."""
-    noise_variance: Range = (0.0, 0.1)
-    """Of the noise, in normalised intensities."""
+    noise_std: Range = (0.0, 0.1)
+    """Standard deviation of the noise, in normalised intensities."""
     blur: Probability = 0.2
     """Probability of a Gaussian blur, which then takes each channel with probability 1/2."""
     blur_sigma: PositiveRange = (0.5, 1.0)
@@ -120,7 +122,7 @@ def draw_spatial(
 ) -> SpatialChange:
     """Draw rotation, scaling and mirroring; with `anisotropic` they stay in plane (mirroring as `mirror_axes` say)."""
     rotates, scales = generator.random() < config.rotation, generator.random() < config.scaling
-    largest = np.deg2rad(config.rotation_degrees)
+    largest = np.deg2rad(config.rotation_degrees_in_plane if anisotropic else config.rotation_degrees)
     angles = generator.uniform(-largest, largest, size=3) * rotates
     scale = generator.uniform(*config.scaling_range) if scales else 1.0
     coins = generator.random(len(mirror_axes))
@@ -188,7 +190,8 @@ def intensity_transform(config: AugmentationConfig, patch_size: Shape, *, anisot
         if probability > 0:
             steps.append(RandomTransform(transform, apply_probability=probability))
 
-    sometimes(config.noise, GaussianNoiseTransform(config.noise_variance, p_per_channel=1, synchronize_channels=True))
+    # What the library calls the variance is the standard deviation that it draws with (0.3.6).
+    sometimes(config.noise, GaussianNoiseTransform(config.noise_std, p_per_channel=1, synchronize_channels=True))
     sometimes(
         config.blur,
         GaussianBlurTransform(
@@ -232,8 +235,8 @@ def intensity_transform(config: AugmentationConfig, patch_size: Shape, *, anisot
 
 
 def _blur_sigma(shape: Shape, *, dim: int, bounds: tuple[float, float]) -> float:
-    """Sigma in voxels; next to nothing along an axis that is shorter than the kernel's reach."""
-    return 0.1 if shape[dim] <= 2 * bounds[1] + 1 else np.random.uniform(*bounds)  # noqa: NPY002
+    """Sigma in voxels; next to nothing along an axis that the kernel, which reaches 3 sigma, cannot be mirrored in."""
+    return 0.1 if shape[dim] <= 3 * bounds[1] + 0.25 else np.random.uniform(*bounds)  # noqa: NPY002
 
 
 @contextmanager
@@ -250,9 +253,19 @@ def seeded(generator: np.random.Generator) -> Iterator[None]:
         torch.set_rng_state(torch_state)
 
 
-def change_intensities(transform: BasicTransform, image: Tensor, generator: np.random.Generator) -> Tensor:
-    """Image (C, D, H, W) after `transform`, whose draws come from `generator` alone; may reuse `image`'s memory."""
+def change_intensities(
+    transform: BasicTransform, image: Tensor, generator: np.random.Generator, *, masked_channels: Sequence[int] = ()
+) -> Tensor:
+    """Image (C, D, H, W) after `transform`, whose draws come from `generator` alone; may reuse `image`'s memory.
+
+    In `masked_channels`, those whose background normalisation leaves at 0, voxels that are 0 stay 0 (nnU-Net's
+    MaskImageTransform): at prediction they are 0, too.
+    """
+    channels = list(masked_channels)
+    background = image[channels] == 0
     data: dict[str, Any] = {"image": image}
     with seeded(generator):
         changed: Tensor = transform(**data)["image"]
+    if channels:
+        changed[channels] = changed[channels].masked_fill(background, 0)
     return changed

@@ -36,6 +36,8 @@ class PatchSource:
     mirror_axes: tuple[int, ...]
     anisotropic: bool
     seed: int
+    masked_channels: tuple[int, ...] = ()
+    """Channels whose background is 0 and is kept at 0."""
 
 
 class PatchDataset(Dataset[Batch]):
@@ -60,7 +62,8 @@ class PatchDataset(Dataset[Batch]):
         moved, moved_target = apply_spatial(
             change, torch.from_numpy(image), torch.from_numpy(target), source.patch_size
         )
-        return change_intensities(self.transform, moved, generator), moved_target
+        changed = change_intensities(self.transform, moved, generator, masked_channels=source.masked_channels)
+        return changed, moved_target
 
 
 def load_batches(source: PatchSource, *, first_sample: int, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
@@ -102,7 +105,8 @@ def _worker_failure(error: Exception) -> str:
         return f"a process that loads patches failed: {own[-1].strip()}"
     reason = str(error).partition("\n")[0] or type(error).__name__
     return (
-        f"a process that loads patches died ({reason}). Mostly the memory ran out: use fewer processes (--set "
-        "train.workers=0) or a smaller batch (--set plan.batch_size=1). In a script of your own, start training under "
-        'if __name__ == "__main__": only, since every process reads the script first.'
+        f"a process that loads patches died ({reason}). Mostly the memory ran out: continue with fewer processes "
+        "(the same command with --set train.workers=0), or train into another --out with a smaller batch (--set "
+        'plan.batch_size=1). In a script of your own, start training under if __name__ == "__main__": only, since '
+        "every process reads the script first."
     )

@@ -31,13 +31,13 @@ def sample_generator(seed: int, number: int) -> np.random.Generator:
 def draws_foreground(number: int, *, batch_size: int, share: float) -> bool:
     """Whether sample `number` must hold foreground.
 
-    These are the last ones of each batch, at least one if `share` is not 0 (nnU-Net's rule). In batches of one, samples
-    are chosen evenly so that `share` of them must.
+    These are the last ones of each batch, as many as in nnU-Net, which rounds the number of the others; unlike there at
+    least one if `share` is not 0. In batches of one, samples are chosen evenly so that `share` of them must.
     """
     if batch_size == 1:
         return floor((number + 1) * share) > floor(number * share)
-    forced = max(1, round(batch_size * share)) if share > 0 else 0
-    return number % batch_size >= batch_size - forced
+    free = min(round(batch_size * (1 - share)), batch_size - (share > 0))
+    return number % batch_size >= free
 
 
 def draw_place(

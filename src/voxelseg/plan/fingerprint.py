@@ -15,7 +15,7 @@ from voxelseg.data.dataset import Case, Dataset
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.files import read_json, write_json
-from voxelseg.geometry import Spacing
+from voxelseg.geometry import Grid, Spacing
 from voxelseg.io import read_channels, read_label
 from voxelseg.parallel import attempt, map_unordered, raise_together
 from voxelseg.volume import Volume
@@ -103,8 +103,14 @@ def check_intensities(image: npt.NDArray[Any]) -> None:
         )
 
 
-def check_label_values(label: Volume, labels: LabelScheme, path: Path) -> None:
-    """DataError naming `path` if the label map holds values that the data set's description does not know."""
+def check_label_map(label: Volume, grid: Grid, labels: LabelScheme, path: Path) -> None:
+    """DataError naming `path` if the label map is not on its scan's `grid`, or holds values that `labels` does not."""
+    differences = grid.differences(label.grid)
+    if differences:
+        raise DataError(
+            f"{path}: not on the grid of its scan: {'; '.join(differences)} (scan against label map). Correct the "
+            "header or resample the label map; `voxelseg check` lists all such cases."
+        )
     known = sorted(labels.known_values)
     strange = label.array[~np.isin(label.array, known)]
     if strange.size:
@@ -160,16 +166,16 @@ def _measure(case: Case, *, labels: LabelScheme, channels: int) -> tuple[CaseFin
     if case.label is None:
         raise DataError(f"case {case.id}: has no label map, expected one for each training case. Add it.")
     label = read_label(case.label)
-    if image.array.shape[0] != channels or label.shape_dhw != image.shape_dhw:
+    if image.array.shape[0] != channels:
         raise DataError(
-            f"case {case.id}: image (C, D, H, W) = {image.array.shape}, label map (D, H, W) = {label.shape_dhw}; "
-            f"expected {channels} channel(s) and equal sizes. Run `voxelseg check` to see all such cases."
+            f"case {case.id}: the scan has {image.array.shape[0]} channel(s), expected {channels}. "
+            "`voxelseg check` lists all such cases."
         )
     try:
         check_intensities(image.array)
     except DataError as error:
         raise DataError(f"case {case.id}: {error}") from error
-    check_label_values(label, labels, case.label)
+    check_label_map(label, image.grid, labels, case.label)
     volumes, centroids, spreads = _class_geometry(label, labels)
     foreground = np.flatnonzero(np.isin(label.array[0], sorted(labels.known_values - {0, labels.ignore})))
     if foreground.size > SAMPLES_PER_CASE:

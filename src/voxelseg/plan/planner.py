@@ -6,7 +6,7 @@ the scans and the network's divisor allow, mirroring is decided from the data, a
 the ones that follow from it are then derived from the fixed value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import ceil, prod
@@ -68,18 +68,55 @@ def make_plan(
 ) -> Plan:
     """Plan for the data that `fingerprint` describes, within `limits`.
 
-    `overrides` are plan keys whose values are fixed; ConfigError names an unknown key or an impossible value.
-    DataError if the fingerprint holds no case.
+    `overrides` are plan keys whose values are fixed; a fixed patch may exceed the limits. ConfigError names an unknown
+    key or an impossible value, or says that even the smallest patch exceeds the limits. DataError if the fingerprint
+    holds no case.
     """
-    limits = limits or PlanLimits()
+    limits, overrides = limits or PlanLimits(), overrides or {}
     if not fingerprint.cases:
         raise DataError("the fingerprint holds no case. Measure a data set with at least one labelled scan.")
     plan = _derive(fingerprint, limits, {})
-    if not overrides:
-        return plan
-    checked = plan.changed(**overrides)
-    fixed = {key: getattr(checked, key) for key in overrides}
-    return _derive(fingerprint, limits, fixed).changed(**fixed)
+    if overrides:
+        checked = plan.changed(**overrides)
+        fixed = {key: getattr(checked, key) for key in overrides}
+        plan = _derive(fingerprint, limits, fixed).changed(**fixed)
+    voxels = plan.batch_size * prod(plan.patch_size)
+    if voxels > limits.voxels_per_step and "patch_size" not in overrides:
+        raise ConfigError(
+            f"{limits.voxels_per_step} voxels fit into a training step, but a batch of {plan.batch_size} of the "
+            f"smallest patch, {' x '.join(map(str, plan.patch_size))}, has {voxels}. Raise the memory budget "
+            "(--memory-gb), or choose a smaller network or batch."
+        )
+    return plan
+
+
+def override_plan(plan: Plan, fingerprint: Fingerprint, overrides: Mapping[str, Any]) -> Plan:
+    """`plan` with some values replaced and no others; the notes are those of the result.
+
+    `fingerprint` is the one that the plan was made for. ConfigError names an unknown key or an impossible value.
+    """
+    changed = plan.changed(**overrides)
+    if not overrides or "notes" in overrides:
+        return changed
+    by_hand = [key for key in Plan.model_fields if key in overrides or _by_hand(key) in plan.notes]
+    notes = (
+        *_shape_notes(changed.anisotropic, changed.axes, changed.patch_size, changed.median_shape),
+        *_mirror_notes(changed.axes, _ordered(fingerprint, changed.axes, changed.spacing_mm), changed.mirror_axes),
+        *map(_by_hand, by_hand),
+    )
+    return changed.changed(notes=notes)
+
+
+def fitting_patch(size: Sequence[int], divisor: Sequence[int]) -> Shape:
+    """Smallest patch of at least `size` voxels that a network of this `divisor` takes.
+
+    Instance normalisation needs more than one voxel at the lowest resolution: where there is one, the longest axis is
+    doubled.
+    """
+    blocks = [ceil(voxels / step) for voxels, step in zip(size, divisor, strict=True)]
+    if prod(blocks) == 1:
+        blocks[int(np.argmax(size))] = 2
+    return _ints(np.multiply(blocks, divisor))
 
 
 def _derive(fingerprint: Fingerprint, limits: PlanLimits, fixed: Mapping[str, Any]) -> Plan:
@@ -94,10 +131,12 @@ def _derive(fingerprint: Fingerprint, limits: PlanLimits, fixed: Mapping[str, An
     anisotropic: bool = fixed.get("anisotropic", spacing[0] > ANISOTROPY * max(spacing[1:]))
     resampled = np.maximum(np.round(sizes[:, order] * spacings[:, order] / np.asarray(spacing)), 1)
     median_shape: Shape = fixed.get("median_shape", _ints(np.round(np.median(resampled, axis=0))))
-    patch: Shape = fixed.get("patch_size", _patch_size(median_shape, spacing, limits))
+    smallest_batch: int = fixed.get("batch_size", limits.min_batch_size)
+    largest_patch = limits.voxels_per_step // smallest_batch
+    patch: Shape = fixed.get("patch_size", _patch_size(median_shape, spacing, limits.divisor, largest_patch))
     strides, kernels = _topology(patch, spacing)
-    batch = _batch_size(patch, float(resampled.prod(axis=1).sum()), limits)
-    ordered = [_ordered_pairs(fingerprint, axes[axis], spacing[axis]) for axis in range(3)]
+    batch: int = fixed.get("batch_size", _batch_size(patch, float(resampled.prod(axis=1).sum()), limits))
+    ordered = _ordered(fingerprint, axes, spacing)
     mirror: tuple[int, ...] = fixed.get("mirror_axes", tuple(axis for axis in range(3) if not ordered[axis]))
     return Plan(
         channels=fingerprint.channels,
@@ -113,8 +152,9 @@ def _derive(fingerprint: Fingerprint, limits: PlanLimits, fixed: Mapping[str, An
         kernels=kernels,
         notes=(
             *_shape_notes(anisotropic, axes, patch, median_shape),
+            *_size_notes(batch * prod(patch), limits),
             *_mirror_notes(axes, ordered, mirror),
-            *(f"{key} was set by hand." for key in fixed if key != "notes"),
+            *(_by_hand(key) for key in fixed if key != "notes"),
         ),
     )
 
@@ -151,15 +191,14 @@ def _coarsest_first(target: Float) -> Shape:
     return (0, 1, 2)
 
 
-def _patch_size(median_shape: Shape, spacing: Spacing, limits: PlanLimits) -> Shape:
-    """The median scan, cut down along whichever axis is longest in mm until `min_batch_size` patches fit the limits."""
-    budget = limits.voxels_per_step / limits.min_batch_size
+def _patch_size(median_shape: Shape, spacing: Spacing, divisor: Shape | None, most_voxels: int) -> Shape:
+    """The median scan, cut down along whichever axis is longest in mm until it has at most `most_voxels`."""
     wanted = list(median_shape)
-    patch = _fitting(wanted, spacing, limits.divisor)
-    while prod(patch) > budget and max(wanted) > 1:
+    patch = _fitting(wanted, spacing, divisor)
+    while prod(patch) > most_voxels and max(wanted) > 1:
         lengths = [size * mm if size > 1 else 0.0 for size, mm in zip(wanted, spacing, strict=True)]
         wanted[int(np.argmax(lengths))] -= 1
-        patch = _fitting(wanted, spacing, limits.divisor)
+        patch = _fitting(wanted, spacing, divisor)
     return patch
 
 
@@ -171,10 +210,7 @@ def _fitting(size: list[int], spacing: Spacing, divisor: Shape | None) -> Shape:
             size = [max(voxels, 2 * MIN_FEATURE_MAP) for voxels in size]
             strides, _ = _topology(_ints(size), spacing)
         divisor = _ints(np.prod(strides, axis=0))
-    blocks = [ceil(voxels / step) for voxels, step in zip(size, divisor, strict=True)]
-    if prod(blocks) == 1:  # instance normalisation needs more than one voxel at the lowest resolution
-        blocks[int(np.argmax(size))] = 2
-    return _ints(np.multiply(blocks, divisor))
+    return fitting_patch(size, divisor)
 
 
 def _batch_size(patch: Shape, total_voxels: float, limits: PlanLimits) -> int:
@@ -207,6 +243,11 @@ def _topology(patch: Shape, spacing: Spacing) -> tuple[Levels, Levels]:
             size[axis] = ceil(size[axis] / 2)
             current[axis] *= 2
     return tuple(strides), (*kernels, (3, 3, 3))
+
+
+def _ordered(fingerprint: Fingerprint, axes: Shape, spacing: Spacing) -> list[list[tuple[str, str]]]:
+    """The ordered pairs of classes along each of the plan's axes."""
+    return [_ordered_pairs(fingerprint, axes[axis], spacing[axis]) for axis in range(3)]
 
 
 def _ordered_pairs(fingerprint: Fingerprint, axis: int, spacing_mm: float) -> list[tuple[str, str]]:
@@ -270,6 +311,16 @@ def _shape_notes(anisotropic: bool, axes: Shape, patch: Shape, median_shape: Sha
             f"The patch is longer than the median scan along {', '.join(padded)}; scans are padded there by 0."
         )
     return notes
+
+
+def _size_notes(voxels: int, limits: PlanLimits) -> list[str]:
+    if voxels <= limits.voxels_per_step:
+        return []
+    return [f"A training step holds {voxels} voxels, more than the {limits.voxels_per_step} that it is meant to hold."]
+
+
+def _by_hand(key: str) -> str:
+    return f"{key} was set by hand."
 
 
 def _mirror_notes(axes: Shape, ordered: list[list[tuple[str, str]]], mirror: tuple[int, ...]) -> list[str]:

@@ -2,18 +2,19 @@
 
 DIR/<case><suffix>                   label map
 DIR/probabilities/<case>.nii.gz      on request: 4D, one channel per output of the network
-DIR/prediction.json                  settings, and the state of each scan when it was predicted
+DIR/prediction.json                  settings, and the state of each scan when it was predicted; null before
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from voxelseg.data.dataset import Case
-from voxelseg.errors import DataError, VoxelsegError
-from voxelseg.files import make_folder, read_json, sha256_of_json, unfinished, write_json
-from voxelseg.io import read_channels, write_volume
+from voxelseg.errors import ConfigError, DataError, VoxelsegError
+from voxelseg.files import locked, read_json, remove_leftovers, sha256_of_json, write_json
+from voxelseg.io import files_of, read_channels, write_volume
 from voxelseg.predict.predictor import Predictor
 from voxelseg.volume import Volume
 
@@ -27,21 +28,28 @@ class PredictionFolder:
     def __init__(
         self, folder: Path, *, settings: Mapping[str, Any], file_ending: str = ".nii.gz", probabilities: bool = False
     ) -> None:
-        """`probabilities`: whether these are written too. Nothing is read or written yet but the record."""
+        """`probabilities`: whether these are written too. Nothing is read but the record, and nothing written.
+
+        Raises DataError if the record is damaged.
+        """
         self.folder = Path(folder)
         self.settings = dict(settings)
         self.file_ending = file_ending
         self.probabilities = probabilities
         self._key = sha256_of_json(self.settings)
-        self._scans: dict[str, Any] = {}
+        self._scans = self._recorded()
+
+    def _recorded(self) -> dict[str, Any]:
+        """State of each scan by case, as the record has it; None for label maps that other settings made."""
         record = self.folder / RECORD_FILE
-        if record.is_file():
-            remedy = f"Delete {record} to predict all cases again."
-            earlier = read_json(record, remedy=remedy)
-            if not isinstance(earlier, dict) or not isinstance(earlier.get("cases"), dict):
-                raise DataError(f"{record}: not a record of predictions. {remedy}")
-            if earlier.get("key") == self._key:
-                self._scans = earlier["cases"]
+        if not record.is_file():
+            return {}
+        remedy = f"Delete {self.folder} to predict all cases again."
+        earlier = read_json(record, remedy=remedy)
+        if not isinstance(earlier, dict) or not isinstance(earlier.get("cases"), dict):
+            raise DataError(f"{record}: not a record of predictions. {remedy}")
+        scans: dict[str, Any] = earlier["cases"]
+        return scans if earlier.get("key") == self._key else dict.fromkeys(scans)
 
     def label_map(self, case: Case) -> Path:
         """Where the label map of `case` lies or will lie."""
@@ -57,20 +65,52 @@ class PredictionFolder:
         files = [self.label_map(case), *([self.probability_map(case)] if self.probabilities else [])]
         return scan is not None and self._scans.get(case.id) == scan and all(file.is_file() for file in files)
 
-    def open(self) -> None:
-        """Make the folder ready to be written; raises VoxelsegError before any work if it cannot be."""
-        make_folder(self.folder)
-        for folder in (self.folder, self.folder / PROBABILITIES_FOLDER):
-            unfinished(folder)
-        self._write_record()
+    @contextmanager
+    def opened(self, cases: Sequence[Case]) -> Iterator[None]:
+        """Hold the folder to write the outputs of `cases`.
+
+        What it holds of them and is no longer current is deleted first, so that label maps of two models never lie side
+        by side. Raises VoxelsegError before any work if it cannot be written, another process writes into it, it holds
+        other cases' label maps by other models, or an output would replace a file that no prediction has written, such
+        as a reference label map.
+        """
+        self._refuse_to_replace_others(cases)
+        self._refuse_to_mix_models(cases)
+        with locked(self.folder):
+            remove_leftovers(self.folder / PROBABILITIES_FOLDER)
+            self._scans = dict.fromkeys(case.id for case in cases) | self._recorded()
+            for case in cases:
+                if not self.holds(case):
+                    self._scans[case.id] = None
+                    for file in (self.label_map(case), self.probability_map(case)):
+                        file.unlink(missing_ok=True)
+            self._write_record()
+            yield
+
+    def _refuse_to_mix_models(self, cases: Sequence[Case]) -> None:
+        asked = {case.id for case in cases}
+        names = (f"{case}{self.file_ending}" for case, scan in self._scans.items() if case not in asked and not scan)
+        earlier = [name for name in names if (self.folder / name).exists()]
+        if earlier:
+            raise ConfigError(
+                f"{self.folder}: holds label maps that other models or options made ({', '.join(earlier[:5])}"
+                f"{', ...' if len(earlier) > 5 else ''}). Delete them or choose another --output."
+            )
+
+    def _refuse_to_replace_others(self, cases: Sequence[Case]) -> None:
+        unknown = [case for case in cases if case.id not in self._scans]
+        files = [file for case in unknown for file in (self.label_map(case), self.probability_map(case))]
+        foreign = [file for file in files if file.exists()]
+        if foreign:
+            raise ConfigError(
+                f"{foreign[0]}: is there already, and no prediction has written it. Choose another --output."
+            )
 
     def add(self, case: Case, label_map: Volume, probabilities: Volume) -> None:
         """Write the outputs of one case, and then that they are there."""
         state = _scan_state(case)
         if self.probabilities:
             write_volume(self.probability_map(case), probabilities)
-        else:
-            self.probability_map(case).unlink(missing_ok=True)  # of another model, or of another scan
         write_volume(self.label_map(case), label_map)
         self._scans[case.id] = state
         self._write_record()
@@ -82,7 +122,7 @@ class PredictionFolder:
 def _scan_state(case: Case) -> list[list[Any]] | None:
     """Path, size and time of the scan's files; None if one is gone."""
     try:
-        found = [(file, file.stat()) for file in case.images]
+        found = [(file, file.stat()) for image in case.images for file in files_of(image)]
     except OSError:
         return None
     return [[str(file.absolute()), state.st_size, state.st_mtime_ns] for file, state in found]
@@ -100,7 +140,22 @@ def predict_cases(
     Scans that cannot be read or do not fit the models are left out, the others go on, and a DataError lists them all at
     the end. `progress` is called with the number of cases done, which may be fractional, and the case in work.
     """
-    output.open()
+    with output.opened(cases):
+        paths, failed = _predict_all(predictor, cases, output, progress)
+    if failed:
+        listed = "\n  ".join(failed)
+        others = "the others were" if paths else "there are no others"
+        raise DataError(f"{len(failed)} of {len(cases)} cases could not be predicted, {others}:\n  {listed}")
+    return paths
+
+
+def _predict_all(
+    predictor: Predictor,
+    cases: Sequence[Case],
+    output: PredictionFolder,
+    progress: Callable[[float, str], None] | None,
+) -> tuple[dict[str, Path], list[str]]:
+    """Label maps by case, and what was wrong with the cases that could not be predicted."""
     paths: dict[str, Path] = {}
     failed: list[str] = []
     for number, case in enumerate(cases):
@@ -108,21 +163,25 @@ def predict_cases(
         report(0.0)
         if not output.holds(case):
             try:
-                scan = read_channels(case.images)
-                values = predictor.probabilities(scan, progress=report)
+                _predict(predictor, case, output, report)
             except (DataError, OSError) as error:
                 failed.append(f"{case.id}: {error}")
                 continue
+            except MemoryError as error:
+                failed.append(f"{case.id}: the memory ran out ({error}). Check its spacing, or use a larger machine.")
+                continue
             except VoxelsegError as error:
                 raise VoxelsegError(f"{case.id}: {error}") from error
-            output.add(case, Volume(predictor.labels.decode(values)[None], scan.grid), Volume(values, scan.grid))
         paths[case.id] = output.label_map(case)
         report(1.0)
-    if failed:
-        listed = "\n  ".join(failed)
-        others = "the others were" if paths else "there are no others"
-        raise DataError(f"{len(failed)} of {len(cases)} cases could not be predicted, {others}:\n  {listed}")
-    return paths
+    return paths, failed
+
+
+def _predict(predictor: Predictor, case: Case, output: PredictionFolder, report: Callable[[float], None]) -> None:
+    """Predict one case; its arrays are gone when the next one is read."""
+    scan = read_channels(case.images)
+    values = predictor.probabilities(scan, progress=report)
+    output.add(case, Volume(predictor.labels.decode(values)[None], scan.grid), Volume(values, scan.grid))
 
 
 def _report(progress: Callable[[float, str], None] | None, case: str, done: int, share: float) -> None:

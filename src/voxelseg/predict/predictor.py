@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from voxelseg.checkpoint import Checkpoint
-from voxelseg.errors import CheckpointError, VoxelsegError
+from voxelseg.errors import CheckpointError, ConfigError, VoxelsegError, memory_ran_out
 from voxelseg.ops.allocator import keep_freed_memory
 from voxelseg.predict.precision import half_precision
 from voxelseg.predict.sliding_window import predict_volume
@@ -29,17 +29,23 @@ class Predictor:
     ) -> None:
         """`tta` averages over mirrored versions along the plan's mirror axes, never along others.
 
-        Raises CheckpointError if the models differ in labels, patch or preprocessing.
+        Raises CheckpointError if the models differ in labels, patch, preprocessing or, with `tta`, mirror axes, and
+        ConfigError for an `overlap` outside 0 to 0.9.
         """
+        if not 0 <= overlap <= 0.9:
+            raise ConfigError(f"overlap {overlap}: expected a share from 0 to 0.9.")
         first, *others = checkpoints
         for other in others:
             same = (
                 other.labels == first.labels
                 and other.plan.preprocessing_key() == first.plan.preprocessing_key()
                 and other.plan.patch_size == first.plan.patch_size
+                and (not tta or other.plan.mirror_axes == first.plan.mirror_axes)
             )
             if not same:
-                raise CheckpointError("the models differ in labels, patch or preprocessing. Name folds of one run.")
+                raise CheckpointError(
+                    "the models differ in labels, patch, preprocessing or mirror axes. Name folds of one run."
+                )
         keep_freed_memory()
         self.plan = first.plan
         self.labels = first.labels
@@ -55,7 +61,8 @@ class Predictor:
         """Probability of each output (K, D, H, W) on the scan's canonical grid.
 
         Without regions K counts the background and the values of a voxel sum to 1. DataError if the scan does not fit
-        the models, VoxelsegError if they fail on it. `progress` is called with the share that is done.
+        the models, VoxelsegError if they fail on it, MemoryError if it is too large. `progress` is called with the
+        share that is done.
         """
         image, placement = preprocess_image(scan, self.plan)
         try:
@@ -72,7 +79,11 @@ class Predictor:
                 )
         except torch.OutOfMemoryError as error:
             raise VoxelsegError("the GPU's memory ran out. Free some of it, or use --device cpu.") from error
-        if not bool(values.isfinite().all()):
+        except RuntimeError as error:
+            if memory_ran_out(error):
+                raise MemoryError(str(error).partition("\n")[0]) from error
+            raise
+        if not all(bool(output.isfinite().all()) for output in values):
             raise VoxelsegError(
                 "the network's output is not a number. Check the scan's intensities; on a GPU, try --device cpu."
             )

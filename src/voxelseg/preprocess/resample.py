@@ -18,7 +18,7 @@ Float = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int16]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=16)  # a case needs fewer; one matrix of a long axis is some megabytes
 def resampling_matrix(size: int, new_size: int, order: int) -> Float:
     """Matrix (new_size, size) that resamples a line of voxels by splines of `order` (0 nearest, 1 linear, 3 cubic).
 

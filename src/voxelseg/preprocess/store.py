@@ -1,13 +1,13 @@
 """The store: preprocessed cases on disk, chunked for fast reads of random patches.
 
-WORK/store/<case>/ holds image.b2nd (C, D, H, W float32), label.b2nd (D, H, W int16), foreground.npz (voxels of each
+A store's <case>/ holds image.b2nd (C, D, H, W float32), label.b2nd (D, H, W int16), foreground.npz (voxels of each
 class, for oversampling) and case.json. A case is written to a temporary folder that is renamed when complete, so a
 killed run leaves no half-written case. case.json holds a key made of the plan, the label scheme and the contents of
-the input files; a case whose key differs is made again, so stale data are never used.
+the input files; a case whose key differs is made again, so stale data are never used. One process at a time fills a
+store.
 """
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.files import (
     TEMPORARY_PREFIX,
-    make_folder,
+    locked,
     read_json,
     sha256_of_file,
     sha256_of_json,
@@ -32,13 +32,13 @@ from voxelseg.files import (
     write_json,
 )
 from voxelseg.geometry import Shape
-from voxelseg.io import read_channels, read_label
+from voxelseg.io import files_of, read_channels, read_label
 from voxelseg.parallel import attempt, map_unordered, raise_together
-from voxelseg.plan.fingerprint import check_label_values
+from voxelseg.plan.fingerprint import check_label_map
 from voxelseg.plan.plan import Plan
 from voxelseg.preprocess.case import preprocess_image, preprocess_label
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Part of every key: raise it when the meaning of stored data changes."""
 VOXELS_PER_CLASS = 10_000
 """Voxels of each class that are kept for oversampling."""
@@ -149,9 +149,13 @@ def store_dataset(
     cannot be read or do not fit the plan do not stop the others; a DataError lists them all at the end. VoxelsegError
     if the store cannot be written.
     """
-    make_folder(store)
-    for leftover in store.glob(f"{TEMPORARY_PREFIX}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    with locked(store, wait=True):
+        return _store_missing(dataset, plan, store, workers=workers, progress=progress)
+
+
+def _store_missing(
+    dataset: Dataset, plan: Plan, store: Path, *, workers: int, progress: Callable[[int], None] | None
+) -> dict[str, StoredCase]:
     open_cases = [case for case in dataset.cases if not _is_untouched(case, store / case.id, plan, dataset.labels)]
     ready = len(dataset.cases) - len(open_cases)
     errors: list[DataError] = []
@@ -172,7 +176,7 @@ def store_dataset(
 def _ensure_stored(case: Case, *, store: Path, plan: Plan, labels: LabelScheme) -> None:
     """Make the stored case, unless it was made from the same contents by the same plan."""
     folder = store / case.id
-    states = _input_states(case)
+    states = input_states(case)
     hashes = [sha256_of_file(path) for path in _inputs(case)]
     description = {
         "id": case.id,
@@ -197,7 +201,7 @@ def _is_untouched(case: Case, folder: Path, plan: Plan, labels: LabelScheme) -> 
         return False
     known = [{key: one[key] for key in ("path", "size", "mtime_ns")} for one in stored["inputs"]]
     hashes = [one["sha256"] for one in stored["inputs"]]
-    return known == _input_states(case) and stored["key"] == _key(case, plan, labels, hashes)
+    return known == input_states(case) and stored["key"] == _key(case, plan, labels, hashes)
 
 
 def _description(folder: Path) -> dict[str, Any] | None:
@@ -226,17 +230,19 @@ def _key(case: Case, plan: Plan, labels: LabelScheme, hashes: list[str]) -> str:
 
 
 def _inputs(case: Case) -> list[Path]:
-    return [*case.images, *([case.label] if case.label else [])]
+    """All files that the case is read from: images, then label map, each followed by its detached data if any."""
+    return [file for path in (*case.images, case.label) if path is not None for file in files_of(path)]
 
 
-def _input_states(case: Case) -> list[dict[str, Any]]:
+def input_states(case: Case) -> list[dict[str, Any]]:
+    """Path, size in bytes and time in ns of each file that the case is read from; DataError if one is gone."""
     states = []
     for path in _inputs(case):
         try:
             found = path.stat()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}). Restore the file.") from error
-        states.append({"path": str(path), "size": found.st_size, "mtime_ns": found.st_mtime_ns})
+        states.append({"path": str(path.absolute()), "size": found.st_size, "mtime_ns": found.st_mtime_ns})
     return states
 
 
@@ -248,12 +254,7 @@ def _preprocessed(case: Case, plan: Plan, labels: LabelScheme) -> tuple[npt.NDAr
     if case.label is None:
         raise DataError(f"case {case.id}: has no label map, expected one for each training case. Add it.")
     reference = read_label(case.label)
-    if reference.shape_dhw != placement.grid.shape_dhw:
-        raise DataError(
-            f"{case.label}: shape {reference.shape_dhw} against {placement.grid.shape_dhw} of its image (D, H, W). "
-            "Resample the label map onto the image's grid, or run `voxelseg check` to see all such cases."
-        )
-    check_label_values(reference, labels, case.label)
+    check_label_map(reference, placement.grid, labels, case.label)
     return image, preprocess_label(reference, placement, labels)
 
 

@@ -12,6 +12,10 @@ Facts = list[tuple[str, str]]
 
 _AXES = ("inferior–superior", "posterior–anterior", "left–right")
 """Names of canonical D, H, W."""
+_SIZES = {"spacing_mm", "shape", "patch_size", "median_shape", "strides", "kernels", "kernel_size"}
+"""Keys of lists along D, H, W."""
+_RANGES = {"window", "noise_std", "blur_sigma", "low_resolution_zoom"}
+"""Keys of a lowest and a highest value, beside those that say so."""
 _TITLES = {
     "spacing_mm": "Spacing (mm)",
     "patch_size": "Patch",
@@ -24,14 +28,16 @@ _TITLES = {
 
 
 def duration(seconds: float) -> str:
-    """Such as "1 h 02 min", "12 min 30 s" or "45 s"; a dash for NaN."""
+    """Such as "1 h 02 min", "3 h", "12 min 30 s" or "45 s"; a dash for NaN."""
     if math.isnan(seconds):
         return "–"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes_left = divmod(minutes, 60)
     if hours:
-        return f"{hours} h {minutes_left:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+        return f"{hours} h {minutes_left:02d} min" if minutes_left else f"{hours} h"
+    if minutes:
+        return f"{minutes} min {rest:02d} s" if rest else f"{minutes} min"
+    return f"{rest} s"
 
 
 def counted(count: int, thing: str, things: str = "") -> str:
@@ -39,23 +45,31 @@ def counted(count: int, thing: str, things: str = "") -> str:
     return f"{count} {thing}" if count == 1 else f"{count:,} {things or thing + 's'}".replace(",", "\u202f")
 
 
-def text_of(value: Any) -> str:
-    """A JSON value for a reader: sizes as 32 × 64 × 48, mappings as key value, yes and no."""
+def text_of(value: Any, key: str = "") -> str:
+    """The JSON value of `key` for a reader: sizes as 32 × 64 × 48, ranges as 0.7 to 1.4, seconds as a duration."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int | float) and key.endswith("_s"):
+        return duration(value)
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {text_of(item)}" for key, item in value.items() if item is not None) or "–"
+        return ", ".join(f"{name} {text_of(item, name)}" for name, item in value.items() if item is not None) or "–"
     if isinstance(value, Sequence) and not isinstance(value, str):
         if not value:
             return "none"
         if all(isinstance(item, int | float) for item in value):
-            return " × ".join(text_of(item) for item in value)
-        return "; ".join(text_of(item) for item in value)
+            return _separator(key).join(text_of(item) for item in value)
+        return "; ".join(text_of(item, key) for item in value)
     return str(value)
+
+
+def _separator(key: str) -> str:
+    if key in _SIZES:
+        return " × "
+    return " to " if key in _RANGES or key.endswith("_range") else ", "
 
 
 def title_of(key: str) -> str:
@@ -92,8 +106,8 @@ def _range_facts(title: str, triples: Sequence[Sequence[float]]) -> Facts:
     if not triples:
         return []
     low, median, high = np.percentile(np.asarray(triples, dtype=float), [0, 50, 100], axis=0).tolist()
-    text = text_of(median)
-    return [(title, text if low == high else f"median {text}, from {text_of(low)} to {text_of(high)}")]
+    smallest, middle, largest = (text_of(sizes, "shape") for sizes in (low, median, high))
+    return [(title, middle if low == high else f"median {middle}, from {smallest} to {largest}")]
 
 
 def plan_facts(run: Run) -> tuple[Facts, list[str]]:
@@ -112,7 +126,7 @@ def plan_facts(run: Run) -> tuple[Facts, list[str]]:
         elif key == "normalization" and len(channels) == len(value):
             facts += [(f"Normalization of {name}", text_of(one)) for name, one in zip(channels, value, strict=True)]
         else:
-            facts.append((title_of(key), text_of(value)))
+            facts.append((title_of(key), text_of(value, key)))
     return facts, [str(note) for note in plan.get("notes") or ()]
 
 
@@ -130,7 +144,7 @@ def _flattened(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str
         if isinstance(item, Mapping) and item:
             yield from _flattened(item, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", text_of(item)
+            yield f"{prefix}{key}", text_of(item, key)
 
 
 def provenance_facts(run: Run) -> Facts:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 from matplotlib.image import imsave
 
+from voxelseg.data.dataset import is_ct
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.geometry import Spacing
@@ -77,7 +78,7 @@ def case_views(files: CaseFiles, labels: LabelScheme, *, channel: str) -> tuple[
         prediction.array[0],
         labels,
         spacing_mm=reference.spacing_mm,
-        window=_CT_WINDOW if channel.upper() == "CT" else None,
+        window=_CT_WINDOW if is_ct(channel) else None,
     )
 
 
@@ -90,7 +91,10 @@ def label_map_views(
     spacing_mm: Spacing,
     window: tuple[float, float] | None = None,
 ) -> tuple[View, ...]:
-    """Views of arrays (D, H, W) on one grid; `window` maps intensities to black and white, None takes percentiles."""
+    """Views of arrays (D, H, W) on one grid; `window` maps intensities to black and white, None takes percentiles.
+
+    With regions a voxel is wrong if it lies in other regions than it should, whichever value says so.
+    """
     if labels.ignore is not None:
         judged = reference != labels.ignore
         reference, prediction = np.where(judged, reference, 0), np.where(judged, prediction, 0)
@@ -98,6 +102,8 @@ def label_map_views(
     whole_shape = scan.shape
     starts = [part.start for part in box]
     scan, reference, prediction = scan[box], reference[box], prediction[box]
+    if labels.has_regions:
+        reference, prediction = _by_meaning(reference, labels), _by_meaning(prediction, labels)
     grey = _grey(scan, window)
     errors = reference != prediction
     views = []
@@ -122,6 +128,16 @@ def label_map_views(
             )
         )
     return tuple(views)
+
+
+def _by_meaning(label_map: npt.NDArray[Any], labels: LabelScheme) -> npt.NDArray[Any]:
+    """`label_map` with one value for all values of the same regions, 0 for those of none: they are equally right."""
+    stands_for: dict[tuple[str, ...], int] = {(): 0}
+    result = label_map.copy()
+    for value in sorted(labels.known_values):
+        regions = tuple(one.name for one in labels.classes if value in one.values)
+        result[label_map == value] = stands_for.setdefault(regions, value)
+    return result
 
 
 def _box_of_interest(foreground: npt.NDArray[np.bool_], spacing_mm: Spacing) -> tuple[slice, ...]:

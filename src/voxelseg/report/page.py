@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
-from voxelseg.evaluate import ClassScore, Evaluation
+from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate.evaluation import definitions
 from voxelseg.evaluate.table import format_score
 from voxelseg.files import write_text
@@ -28,11 +28,12 @@ from voxelseg.report.facts import (
     title_of,
 )
 from voxelseg.report.overlay import CONFUSED, PREDICTION, REFERENCE, View, case_views
-from voxelseg.report.run import Run, read_run
+from voxelseg.report.run import LOG_FILE, Run, read_run
 from voxelseg.report.strip import axis, length_range, ratio_range, strip
 from voxelseg.version import __version__
 
 _TEMPLATE = "report.html"
+_EXAMPLE_TITLES = {1: "The only case", 2: "Worst and best case"}
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def render(run: Run) -> str:
     dataset = run.info.get("dataset") or {}
     classes = _class_names(dataset, evaluation)
     plan, plan_notes = plan_facts(run)
+    examples = _examples(run, evaluation, dataset) if evaluation else ()
     return environment.get_template(_TEMPLATE).render(
         name=dataset.get("name") or run.folder.name,
         subtitle=_subtitle(run),
@@ -106,7 +108,8 @@ def render(run: Run) -> str:
         tables=_metric_tables(evaluation) if evaluation else (),
         volumes=_volume_rows(evaluation) if evaluation else (),
         fold_rows=_fold_rows(run) if len(run.folds) > 1 else (),
-        examples=_examples(run, evaluation, dataset) if evaluation else (),
+        examples=examples,
+        example_title=_EXAMPLE_TITLES.get(len(examples), "Worst, median and best case"),
         all_cases=_all_cases(run, evaluation) if evaluation else (),
         definitions=_definitions(evaluation) if evaluation else (),
         colours={"reference": REFERENCE, "prediction": PREDICTION, "confused": CONFUSED},
@@ -158,12 +161,16 @@ def _headline(run: Run, evaluation: Evaluation | None) -> list[tuple[str, str, s
 
 def _status(run: Run, evaluation: Evaluation | None) -> str:
     """What is not finished, in a sentence; empty if everything is."""
-    if not any(fold.epochs for fold in run.folds):
+    trained = any(fold.epochs for fold in run.folds)
+    if evaluation is None and not trained:
         return "Training has not finished its first epoch: there are no curves and no scores yet."
     if evaluation is None:
         return "No fold has been validated yet, so there are no scores. The curves show the training so far."
     waiting = [fold.name for fold in run.folds if fold.evaluation is None]
-    return f"Not validated yet and left out of the scores: fold {', '.join(waiting)}." if waiting else ""
+    lost = [fold.name for fold in run.folds if fold.evaluation is not None and not fold.epochs]
+    sentences = [f"Not validated yet and left out of the scores: fold {', '.join(waiting)}."] if waiting else []
+    sentences += [f"Without learning curves, since {LOG_FILE} is gone: fold {', '.join(lost)}."] if lost else []
+    return " ".join(sentences)
 
 
 def _curve_text(run: Run) -> str:
@@ -234,14 +241,21 @@ def _ranked(evaluation: Evaluation) -> list[tuple[str, float]]:
 
 def _examples(run: Run, evaluation: Evaluation, dataset: Mapping[str, Any]) -> tuple[Example, ...]:
     ranked = _ranked(evaluation)
-    chosen = {0: "Worst", (len(ranked) - 1) // 2: "Median", len(ranked) - 1: "Best"} if ranked else {}
-    return tuple(_example(run, evaluation, dataset, *ranked[index], rank) for index, rank in chosen.items())
+    chosen: dict[int, str]
+    match len(ranked):
+        case 0:
+            chosen = {}
+        case 1:
+            chosen = {0: "Only case"}
+        case 2:
+            chosen = {0: "Worst", 1: "Best"}
+        case count:
+            chosen = {0: "Worst", (count - 1) // 2: "Median", count - 1: "Best"}
+    return tuple(_example(run, dataset, *ranked[index], rank) for index, rank in chosen.items())
 
 
-def _example(
-    run: Run, evaluation: Evaluation, dataset: Mapping[str, Any], case: str, mean: float, rank: str
-) -> Example:
-    fold = run.fold_of(case)
+def _example(run: Run, dataset: Mapping[str, Any], name: str, mean: float, rank: str) -> Example:
+    case, fold = run.held_out[name].case, run.held_out[name].fold
     views: tuple[View, ...] = ()
     fault = ""
     try:
@@ -258,14 +272,10 @@ def _example(
         case=case,
         fold=fold.name if len(run.folds) > 1 else "",
         mean_dice=format_score(mean, ""),
-        dice=tuple((score.name, format_score(score.metrics["dice"], "")) for score in _of_case(evaluation, case)),
+        dice=tuple((score.name, format_score(score.metrics["dice"], "")) for score in run.held_out[name].scores),
         views=views,
         fault=fault,
     )
-
-
-def _of_case(evaluation: Evaluation, case: str) -> list[ClassScore]:
-    return [score for score in evaluation.scores if score.case == case]
 
 
 def _all_cases(run: Run, evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
@@ -275,8 +285,8 @@ def _all_cases(run: Run, evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
         of_case[score.case][score.name] = format_score(score.metrics["dice"], "")
     ranked = _ranked(evaluation)
     undefined = [(case, math.nan) for case in evaluation.cases if case not in dict(ranked)]
-    folds = {case: fold.name for fold in run.folds if fold.evaluation for case in fold.evaluation.cases}
-    return tuple(
-        (case, folds[case], format_score(mean, ""), *(of_case[case].get(name, "–") for name in evaluation.classes))
-        for case, mean in [*ranked, *undefined]
-    )
+    rows = []
+    for name, mean in [*ranked, *undefined]:
+        dice = [of_case[name].get(one, "–") for one in evaluation.classes]
+        rows.append((run.held_out[name].case, run.held_out[name].fold.name, format_score(mean, ""), *dice))
+    return tuple(rows)

@@ -2,13 +2,15 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from voxelseg.errors import DataError
-from voxelseg.evaluate import Evaluation, read_evaluation
+from voxelseg.evaluate import ClassScore, Evaluation, read_evaluation
 from voxelseg.evaluate.evaluation import SUMMARY_FILE
 from voxelseg.files import read_json
 
@@ -19,6 +21,7 @@ PAIRS_FILE = "pairs.json"
 SECTIONS = ("dataset", "config", "plan", "fingerprint")
 """Keys of run.json that hold objects."""
 _REMEDY = "Give the folder that `voxelseg train --out` wrote."
+_SCORES_REMEDY = "Run the same `voxelseg train` command again: it scores the held-out cases anew."
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ class Fold:
     """Scores of the held-out cases; None before the validation at the end of training."""
     files: Mapping[str, CaseFiles]
     """Case id -> its files."""
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Ids of the held-out cases that are scored."""
+        return self.evaluation.cases if self.evaluation else ()
 
     @property
     def elapsed_s(self) -> float:
@@ -68,6 +76,20 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """A case that a fold held out, predicted and scored."""
+
+    case: str
+    fold: Fold
+
+    @property
+    def scores(self) -> tuple[ClassScore, ...]:
+        """Of every class."""
+        evaluation = self.fold.evaluation
+        return tuple(score for score in evaluation.scores if score.case == self.case) if evaluation else ()
+
+
+@dataclass(frozen=True)
 class Run:
     """A run folder."""
 
@@ -76,18 +98,32 @@ class Run:
     """Content of run.json."""
     folds: tuple[Fold, ...]
 
-    @property
+    @cached_property
+    def held_out(self) -> Mapping[str, HeldOut]:
+        """Name in `evaluation` -> what it stands for: the case's id, with the fold where several folds held it out."""
+        times = Counter(case for fold in self.folds for case in fold.cases)
+        return {
+            case if times[case] == 1 else f"{case} (fold {fold.name})": HeldOut(case, fold)
+            for fold in self.folds
+            for case in fold.cases
+        }
+
+    @cached_property
     def evaluation(self) -> Evaluation | None:
-        """Scores of the held-out cases of all folds together; None if no fold was validated."""
+        """Scores of the held-out cases of all folds together; None if no fold was validated.
+
+        A case that several folds held out counts once for each: each predicted it with a network of its own.
+        """
         found = [fold.evaluation for fold in self.folds if fold.evaluation is not None]
         if not found:
             return None
         notes = dict.fromkeys(note for one in found for note in one.notes)
-        return Evaluation(tuple(score for one in found for score in one.scores), found[0].tolerance_mm, tuple(notes))
-
-    def fold_of(self, case: str) -> Fold:
-        """The fold that held `case` out."""
-        return next(fold for fold in self.folds if fold.evaluation is not None and case in fold.evaluation.cases)
+        repeated = {one.case for name, one in self.held_out.items() if name != one.case}
+        if repeated:
+            words = "1 case was" if len(repeated) == 1 else f"{len(repeated)} cases were"
+            notes[f"{words} held out in several folds, and each such prediction counts as a case."] = None
+        scores = (replace(score, case=name) for name, one in self.held_out.items() for score in one.scores)
+        return Evaluation(tuple(scores), found[0].tolerance_mm, tuple(notes))
 
 
 def number(value: Any) -> float:
@@ -115,10 +151,11 @@ def _fold_order(path: Path) -> tuple[int, str]:
 
 def _read_fold(folder: Path) -> Fold:
     validation = folder / VALIDATION_FOLDER
+    scored = (validation / SUMMARY_FILE).is_file()
     return Fold(
         name=folder.name.removeprefix("fold_"),
         epochs=_read_epochs(folder / LOG_FILE),
-        evaluation=read_evaluation(validation) if (validation / SUMMARY_FILE).is_file() else None,
+        evaluation=read_evaluation(validation, remedy=_SCORES_REMEDY) if scored else None,
         files=_read_pairs(validation / PAIRS_FILE),
     )
 

@@ -62,7 +62,7 @@ class TrainConfig(BaseModel):
     deep_supervision: bool = True
     """Whether lower resolutions of the decoder are trained too."""
     foreground_share: Share = 0.33
-    """Share of each batch that must hold foreground, at least one patch."""
+    """Share of each batch that must hold foreground, rounded as in nnU-Net, and at least one patch."""
     ema: ShareBelowOne = 0.0
     """Decay per step of an exponential moving average of the weights, which is then validated and saved; 0: off."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -70,11 +70,11 @@ class TrainConfig(BaseModel):
     deterministic: bool = False
     """Only operations that give the same bits each time, where the device has them; slower on a GPU."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that make patches; None: one on a CPU, eight on a GPU."""
+    """Processes that make patches; None: one on a CPU, eight on a GPU. May be changed for a run that is there."""
     threads: Annotated[int, Field(gt=0)] | None = None
-    """Threads of the CPU's network operations; None leaves torch's choice."""
+    """Threads of the CPU's network operations; None leaves torch's choice. May be changed for a run that is there."""
     validation_patches: Annotated[int, Field(ge=0)] = 24
-    """Patches of the running validation, spread over the held-out cases."""
+    """Patches of the running validation, spread over the held-out cases; a budget may allow fewer."""
 
     @model_validator(mode="after")
     def _possible(self) -> "TrainConfig":
@@ -86,7 +86,7 @@ class TrainConfig(BaseModel):
 
 
 class PredictConfig(BaseModel):
-    """How the trained network is applied to a whole scan."""
+    """How the trained network is applied to the held-out cases; may be changed for a run that is there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -121,15 +121,23 @@ _KEYS: dict[str, list[str] | None] = {
 }
 
 
+MAX_SEED = 2**32 - 1
+"""What NumPy's global generator takes."""
+
+
+def check_seed(seed: int) -> None:
+    """ConfigError unless `seed` is one that all generators take."""
+    if not 0 <= seed <= MAX_SEED:
+        raise ConfigError(f"seed {seed}: expected 0 to {MAX_SEED}.")
+
+
 def build_config(settings: list[str], *, epochs: int | None = None, budget_s: float | None = None) -> RunConfig:
     """Configuration from "section.key=value" settings, and the training's length.
 
     Raises ConfigError that names every wrong key, with the closest known one, and every impossible value.
     """
     value: dict[str, dict[str, Any]] = {section: {} for section in _KEYS}
-    for key, length in (("epochs", epochs), ("budget_s", budget_s)):
-        if length is not None:
-            value["train"][key] = length
+    lengths = {key: length for key, length in (("epochs", epochs), ("budget_s", budget_s)) if length is not None}
     problems = []
     for setting in settings:
         path, equals, text = setting.partition("=")
@@ -146,6 +154,10 @@ def build_config(settings: list[str], *, epochs: int | None = None, budget_s: fl
             value[section][key] = _parse(text, setting)
     if problems:
         raise ConfigError("; ".join(problems) + ". docs/reference/configuration.md lists all keys.")
+    for key, length in lengths.items():
+        if value["train"].setdefault(key, length) != length:
+            option = "--budget" if key == "budget_s" else "--epochs"
+            raise ConfigError(f"{option} and --set train.{key} give {length:g} and {value['train'][key]}. Give one.")
     _check_plan_values(value["plan"])
     try:
         config = RunConfig.model_validate(value)

@@ -3,7 +3,9 @@
 import dataclasses
 import os
 import random
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,10 @@ import torch
 
 from voxelseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from voxelseg.data.dataset import Case
-from voxelseg.errors import VoxelsegError
+from voxelseg.errors import CheckpointError, DataError, VoxelsegError, memory_ran_out
 from voxelseg.evaluate import Evaluation, evaluate_pairs, read_evaluation
 from voxelseg.evaluate.evaluation import SUMMARY_FILE
-from voxelseg.files import read_json, unfinished, write_json
+from voxelseg.files import locked, read_json, write_json
 from voxelseg.ops.allocator import keep_freed_memory
 from voxelseg.patches.loader import PatchSource
 from voxelseg.predict.folder import PredictionFolder, predict_cases
@@ -37,25 +39,54 @@ def train_fold(
     *,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Path:
-    """Train one fold, or what is left of it; returns the model file. A finished fold is kept as it is."""
-    folder = run.fold_folder(fold)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished(folder)
-    model_path = run.model_file(fold)
+    """Train one fold, or what is left of it; returns the model file. A finished fold is kept as it is.
+
+    `stored` has the preprocessed cases by id; a finished fold needs none. Raises StoppedError after Ctrl-C, with the
+    state saved; CheckpointError if a state or model that is there is damaged or of another run; VoxelsegError if the
+    training diverges, the memory runs out, another process trains the fold, or a file cannot be written; WorkerError or
+    DataError if patches cannot be loaded.
+    """
+    with locked(run.fold_folder(fold)):
+        return _train(run, fold, stored, on_progress)
+
+
+def _train(
+    run: Run, fold: int, stored: Mapping[str, StoredCase], on_progress: Callable[[Progress], None] | None
+) -> Path:
+    folder, model_path = run.fold_folder(fold), run.model_file(fold)
     if model_path.is_file():
-        load_checkpoint(model_path)  # a damaged one is reported, not built upon
+        _refuse_other_models(load_checkpoint(model_path), run, fold)
         return model_path
-    trainer = _trainer(run, fold, stored, on_progress)
-    trainer.load_state()
     try:
+        trainer = _trainer(run, fold, stored, on_progress)
+        trainer.load_state()
         trainer.fit()
-    except torch.OutOfMemoryError as error:
-        raise VoxelsegError(
-            f"{folder}: the GPU's memory ran out ({str(error).partition('. ')[0]}). Train into another --out with a "
-            "smaller memory budget (--memory-gb) or batch (--set plan.batch_size=...)."
-        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if not memory_ran_out(error):
+            raise
+        raise VoxelsegError(f"{folder}: {_memory_message(error, run.device)}") from error
     save_checkpoint(model_path, _checkpoint(run, fold, stored, trainer))
     return model_path
+
+
+def _refuse_other_models(found: Checkpoint, run: Run, fold: int) -> None:
+    """CheckpointError if a finished fold's model was not trained by this run; a damaged one is found out on loading."""
+    own = (run.model, run.plan.changed(notes=()), run.dataset.labels, fold, run.seed)
+    recorded = found.provenance.get("run") or {}
+    plan, number = found.plan.changed(notes=()), found.provenance.get("fold")
+    if own != (found.model, plan, found.labels, number, recorded.get("seed")):
+        raise CheckpointError(f"{found.path}: is not of this run and fold. Delete it to train the fold.")
+
+
+def _memory_message(error: Exception, device: torch.device) -> str:
+    what = "the GPU's memory" if device.type == "cuda" else "the memory"
+    wanted = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
+    detail = f" ({wanted[0].lower()})" if wanted else ""
+    return (
+        f"{what} ran out{detail}. If other programs take it, end them: the same command continues. Else train into "
+        "another --out with a smaller memory budget (--memory-gb), patch (--set plan.patch_size=...) or batch (--set "
+        "plan.batch_size=...)."
+    )
 
 
 def _trainer(
@@ -72,6 +103,9 @@ def _trainer(
         mirror_axes=run.plan.mirror_axes,
         anisotropic=run.plan.anisotropic,
         seed=run.seed,
+        masked_channels=tuple(
+            channel for channel, rule in enumerate(run.plan.normalization) if rule.kind == "zscore_nonzero"
+        ),
     )
     return Trainer(
         run.build_model(),
@@ -130,8 +164,12 @@ def validate_fold(
 ) -> Evaluation:
     """Predict the held-out cases of a fold with its final model and score them on the scans' own grids.
 
-    Scores that are newer than the predictions and the reference label maps are read back. `progress` is called with the
-    number of cases predicted, which may be fractional, and the case in work.
+    Scores that are newer than the predictions and the reference label maps are read back; with other `predict` settings
+    than before the cases are predicted or scored again. `progress` is called with the number of cases predicted, which
+    may be fractional, and the case in work.
+
+    Raises CheckpointError if there is no good model, DataError naming the scans and label maps that cannot be read,
+    VoxelsegError if a file cannot be written, WorkerError if a background process fails.
     """
     folder = run.fold_folder(fold) / VALIDATION_FOLDER
     cases: dict[str, Case] = {case.id: case for case in run.dataset.cases}
@@ -144,7 +182,10 @@ def validate_fold(
         file_ending=run.dataset.file_ending,
     )
     if all(output.holds(case) for case in held_out) and _scores_are_current(output, held_out):
-        return read_evaluation(folder)
+        with suppress(DataError):  # damaged or incomplete: scored again
+            scores = read_evaluation(folder)
+            if scores.tolerance_mm == options.tolerance_mm:
+                return scores
     predictor = Predictor([checkpoint], device=run.device, overlap=options.overlap, tta=options.tta)
     predict_cases(predictor, held_out, output, progress=progress)
     pairs = [

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from voxelseg.data.labels import LabelScheme
-from voxelseg.errors import CheckpointError, ConfigError, StoppedError, VoxelsegError
+from voxelseg.errors import CheckpointError, ConfigError, StoppedError, VoxelsegError, WorkerError, memory_ran_out
 from voxelseg.files import atomic_path, write_error
 from voxelseg.losses import DeepSupervisionLoss, DiceCrossEntropy, deep_supervision_weights
 from voxelseg.nets import Network
@@ -33,8 +33,12 @@ LOG_FILE = "log.jsonl"
 BUDGET_EPOCHS = 50
 SAVE_EVERY_S = 300.0
 """Epochs may be long on a CPU: no more than this is lost when the process is killed."""
+STOP_REACHES_US_S = 1.0
+"""A SIGTERM to all processes, as batch systems send it, may have ended those that make patches this long before us."""
 VALIDATION_TIME_SHARE = 0.03
-"""Running validation is skipped while it has taken more than this share of the time, except at the end."""
+"""With a budget, running validation is skipped while it has taken more than this share of the time, but at the end."""
+LONGEST_VALIDATION = 0.01
+"""With a budget, a running validation sees as many patches as fit into this share of it, and at least one."""
 _WORKERS = {"cpu": 1, "cuda": 8}
 """Processes that make patches, unless the user says how many."""
 MOST_OVERFLOWS = 50
@@ -69,8 +73,12 @@ class _Counters:
     loss_count: int = 0
     validation_s: float = 0.0
     """All running validations together."""
-    closing_s: float = 0.0
-    """The longest that an epoch's end took: validation and saving."""
+    longest_validation_s: float = 0.0
+    """The longest of them, or what the next one will take if that is more."""
+    patch_s: float | None = None
+    """One patch in the fastest of them."""
+    saving_s: float = 0.0
+    """The longest time that saving the state took."""
     mean_dice: float | None = None
 
 
@@ -147,7 +155,8 @@ class Trainer:
 
     def _seconds_for_steps(self, budget_s: float) -> float:
         """The budget without the validation and saving that end it."""
-        return max(budget_s - self.counters.closing_s, 1e-3 * budget_s)
+        counters = self.counters
+        return max(budget_s - counters.longest_validation_s - counters.saving_s, 1e-3 * budget_s)
 
     def fit(self) -> None:
         """Train from where the state stands to the end.
@@ -168,17 +177,29 @@ class Trainer:
         )
         with _stop_requests() as stop:
             while not self.finished:
-                loss = self._timed_step(*next(batches))
+                try:
+                    batch = next(batches)
+                except WorkerError:
+                    if not stop.wait(STOP_REACHES_US_S):
+                        raise
+                    self.save_state()
+                    self._stop()
+                loss = self._timed_step(*batch)
+                if config.budget_s is not None:
+                    self._watch_budget(config.budget_s)
                 if self._epoch_is_over():
                     self._end_epoch()
                 elif stop.is_set() or self.clock() - self._saved > SAVE_EVERY_S:
                     self.save_state()
                 if stop.is_set():
-                    self._write_event("stop")
-                    raise StoppedError("stopped; the state is saved. The same command continues the training.")
+                    self._stop()
                 self._report(loss)
                 self._idle_since = self.clock()
         self._write_event("end")
+
+    def _stop(self) -> NoReturn:
+        self._write_event("stop")
+        raise StoppedError("stopped; the state is saved. The same command continues the training.")
 
     def _write_event(self, event: str) -> None:
         counters = self.counters
@@ -196,10 +217,19 @@ class Trainer:
         counters.loss_count += 1
         counters.elapsed_s = now - self._started
         self._longest_step_s = max(0.9 * self._longest_step_s, now - waiting_since)
-        if self.config.budget_s is not None:
-            ends = counters.elapsed_s + self._longest_step_s
-            counters.time_is_up = ends > self._seconds_for_steps(self.config.budget_s)
         return loss
+
+    def _watch_budget(self, budget_s: float) -> None:
+        """Note whether a further step fits, and after the first step how long the validation at the end will take."""
+        counters = self.counters
+        counters.time_is_up = not self._step_fits(budget_s)
+        if self.validation.places and counters.patch_s is None and not counters.time_is_up:
+            self._validate(1)
+            counters.elapsed_s = self.clock() - self._started
+            counters.time_is_up = not self._step_fits(budget_s)
+
+    def _step_fits(self, budget_s: float) -> bool:
+        return self.counters.elapsed_s + self._longest_step_s <= self._seconds_for_steps(budget_s)
 
     def _epoch_is_over(self) -> bool:
         if self.config.budget_s is None:
@@ -252,15 +282,11 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         """Validate if that is affordable, log, and save the state."""
-        counters, began = self.counters, self.clock()
+        counters = self.counters
         validation_loss: float | None = None
         dice: dict[str, float] = {}
-        affordable = counters.validation_s <= VALIDATION_TIME_SHARE * counters.elapsed_s
-        if self.validation.places and (affordable or self.finished or self.config.schedule == "plateau"):
-            validation_loss, dice = self.validation(
-                self.result, self.loss, device=self.device, precision=self.precision
-            )
-            counters.validation_s += self.clock() - began
+        if self._validation_is_due():
+            validation_loss, dice = self._validate(self._num_validation_patches())
             defined = [value for value in dice.values() if math.isfinite(value)]
             counters.mean_dice = sum(defined) / len(defined) if defined else None
             if self.config.schedule == "plateau":
@@ -282,7 +308,39 @@ class Trainer:
         if self.config.budget_s is not None:  # a step longer than a fiftieth of the budget ends several epochs at once
             counters.epoch = max(counters.epoch, int(self.progress * BUDGET_EPOCHS))
         self.save_state()
-        counters.closing_s = max(counters.closing_s, self._saved - began)
+
+    def _validation_is_due(self) -> bool:
+        """After every epoch; with a budget where it is affordable, and at the end if the budget is kept."""
+        counters, budget_s = self.counters, self.config.budget_s
+        if not self.validation.places:
+            return False
+        if budget_s is None:
+            return True
+        if self.finished:
+            ends = counters.elapsed_s + counters.longest_validation_s
+            return counters.patch_s is not None and ends <= (1 + LONGEST_VALIDATION) * budget_s
+        affordable = counters.validation_s <= VALIDATION_TIME_SHARE * counters.elapsed_s
+        return affordable or self.config.schedule == "plateau"
+
+    def _num_validation_patches(self) -> int:
+        """How many patches a running validation sees: all, or with a budget as many as its time allows."""
+        wanted, patch_s, budget_s = len(self.validation.places), self.counters.patch_s, self.config.budget_s
+        if budget_s is None or not patch_s:
+            return wanted
+        return min(wanted, max(1, int(LONGEST_VALIDATION * budget_s / patch_s)))
+
+    def _validate(self, num_patches: int) -> tuple[float, dict[str, float]]:
+        """Loss and Dice on the first patches of the running validation; its time is noted."""
+        counters, began = self.counters, self.clock()
+        result = self.validation(
+            self.result, self.loss, device=self.device, precision=self.precision, num_patches=num_patches
+        )
+        took = self.clock() - began
+        counters.validation_s += took
+        counters.patch_s = min(took / num_patches, math.inf if counters.patch_s is None else counters.patch_s)
+        expected = counters.patch_s * self._num_validation_patches()
+        counters.longest_validation_s = max(counters.longest_validation_s, took, expected)
+        return result
 
     def _report(self, loss: float) -> None:
         if self.on_progress is None:
@@ -296,6 +354,7 @@ class Trainer:
 
     def save_state(self) -> None:
         """Write everything that continuing needs, atomically."""
+        began = self.clock()
         state = {
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged is not None else None,
@@ -304,7 +363,7 @@ class Trainer:
             "plateau": self.plateau.state(),
             "counters": asdict(self.counters),
             "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
         path = self.folder / STATE_FILE
         with atomic_path(path) as temporary:
@@ -313,15 +372,22 @@ class Trainer:
             except RuntimeError as error:  # what torch makes of a full disk
                 raise write_error(path, error) from error
         self._saved = self.clock()
+        self.counters.saving_s = max(self.counters.saving_s, self._saved - began)
 
     def load_state(self) -> bool:
-        """Continue from the saved state; False if there is none, CheckpointError if it does not fit."""
+        """Continue from the saved state; False if there is none, CheckpointError if it does not fit.
+
+        An error of memory that ran out is passed on: the state is good.
+        """
         path = self.folder / STATE_FILE
         found = path.is_file()
         if found:
             try:
-                self._restore(torch.load(path, map_location=self.device, weights_only=True))
+                # Not to the GPU, which would then hold the state twice.
+                self._restore(torch.load(path, map_location="cpu", weights_only=True))
             except Exception as error:  # torch.load meets damage with many kinds of exception
+                if memory_ran_out(error):
+                    raise
                 reason = f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])}"
                 raise CheckpointError(
                     f"{path}: damaged, or of another model ({reason}). Delete {self.folder} to train this fold again."
@@ -338,9 +404,9 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self.plateau.restore(state["plateau"])
         self.counters = _Counters(**state["counters"])
-        torch.set_rng_state(state["torch_rng"].cpu())
-        if state["cuda_rng"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all([rng.cpu() for rng in state["cuda_rng"]])
+        torch.set_rng_state(state["torch_rng"])
+        if state["cuda_rng"] is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
 
 def training_precision(config: TrainConfig, device: torch.device) -> torch.dtype:

@@ -19,21 +19,24 @@ from typing import Any
 
 import torch
 
+from voxelseg.checkpoint import MODEL_FILE
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.splits import Split, read_splits, write_splits
 from voxelseg.errors import ConfigError
-from voxelseg.files import read_json, unfinished, write_json
+from voxelseg.files import locked, read_json, write_json
 from voxelseg.nets import Network, create_model, find_network
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
+from voxelseg.plan.planner import fitting_patch
 from voxelseg.train.config import RunConfig
 from voxelseg.version import __version__
 
 RUN_FILE = "run.json"
 SPLITS_FILE = "splits.json"
 PLAN_FILE = "plan.json"
-MODEL_FILE = "model.safetensors"
 _LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "blosc2", "batchgeneratorsv2")
+MAY_CHANGE = ("config.train.workers", "config.train.threads", "config.predict", "plan.notes")
+"""What another call may set otherwise for a run that is there: the weights depend on it by rounding at most."""
 _MOST_LISTED = 6
 
 
@@ -68,7 +71,7 @@ def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | 
     """Network for the channels and classes of `dataset` with the options of `config`.
 
     One whose topology follows the data takes it from `plan`, or keeps its own without. ConfigError for an unknown
-    model or option, or an impossible value.
+    model or option, an impossible value, and a network of slices.
     """
     options: dict[str, Any] = {"deep_supervision": config.train.deep_supervision}
     if plan is not None and follows_plan(model):
@@ -77,7 +80,10 @@ def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | 
     fixed = given.keys() & config.model.keys()
     if fixed:
         raise ConfigError(f"model.{', model.'.join(sorted(fixed))}: the data set decides this. Leave it out.")
-    return create_model(model, **given, **{**options, **config.model})
+    network = create_model(model, **given, **{**options, **config.model})
+    if len(network.divisor) != 3:
+        raise ConfigError(f"{model} with these options takes slices, not volumes. Leave out model.spatial_dims.")
+    return network
 
 
 def follows_plan(model: str) -> bool:
@@ -87,16 +93,18 @@ def follows_plan(model: str) -> bool:
 
 
 def plan_for_network(plan: Plan, network: Network) -> Plan:
-    """`plan` with a patch that `network` can take: each axis rounded up to its divisor."""
-    d, h, w = (-(-size // step) * step for size, step in zip(plan.patch_size, network.divisor, strict=True))
-    return plan if plan.patch_size == (d, h, w) else plan.changed(patch_size=(d, h, w))
+    """`plan` with a patch that `network` can take: each axis rounded up to its divisor, and noted."""
+    patch = fitting_patch(plan.patch_size, network.divisor)
+    if patch == plan.patch_size:
+        return plan
+    note = f"The patch was rounded up from {list(plan.patch_size)} to what the network takes."
+    return plan.changed(patch_size=patch, notes=(*plan.notes, note))
 
 
 def open_run(
     folder: Path,
     *,
     dataset: Dataset,
-    data: Path,
     plan: Plan,
     fingerprint: Fingerprint,
     splits: list[Split],
@@ -108,9 +116,8 @@ def open_run(
     """Start a run in `folder`, or continue the one that is there.
 
     Raises ConfigError naming what differs if the folder holds a run with another model, configuration, plan, seed, data
-    set or folds.
+    set or folds. The settings in `MAY_CHANGE` may differ: the record then gets the new ones.
     """
-    unfinished(folder)
     identity = {
         "model": model,
         "seed": seed,
@@ -119,47 +126,52 @@ def open_run(
         "dataset": {
             "name": dataset.name,
             "layout": dataset.layout,
-            "root": str(data.resolve()),
+            "root": str(dataset.source.absolute()),
             "num_cases": len(dataset.cases),
             "channels": list(dataset.channels),
             "labels": dataset.labels.to_dict(),
         },
     }
-    record = folder / RUN_FILE
-    if record.is_file():
-        stored = read_json(record, remedy="Choose another --out.")
-        differing = _differences({key: stored.get(key) for key in identity}, identity)
-        if not differing and read_splits(folder / SPLITS_FILE, dataset.cases) != splits:
-            differing = [f"the folds are not those of {SPLITS_FILE}"]
-        if not differing and stored.get("fingerprint") != fingerprint.model_dump(mode="json"):
-            differing = ["the scans or label maps have changed since"]
-        if differing:
-            more = f"; and {len(differing) - _MOST_LISTED} more" if len(differing) > _MOST_LISTED else ""
-            raise ConfigError(
-                f"{folder}: holds a run with other settings ({'; '.join(differing[:_MOST_LISTED])}{more}). "
-                "Choose another --out, or the same settings to continue it."
+    with locked(folder, wait=True):
+        record = folder / RUN_FILE
+        if record.is_file():
+            stored = read_json(record, remedy="Choose another --out.")
+            differing = _differences({key: stored.get(key) for key in identity}, identity)
+            if not differing and read_splits(folder / SPLITS_FILE, dataset.cases) != splits:
+                differing = [f"the folds are not those of {SPLITS_FILE}"]
+            if not differing and stored.get("fingerprint") != fingerprint.model_dump(mode="json"):
+                differing = ["the scans or label maps have changed since"]
+            if differing:
+                more = f"; and {len(differing) - _MOST_LISTED} more" if len(differing) > _MOST_LISTED else ""
+                raise ConfigError(
+                    f"{folder}: holds a run with other settings ({'; '.join(differing[:_MOST_LISTED])}{more}). "
+                    "Choose another --out, or the same settings to continue it."
+                )
+            if stored["config"] != identity["config"]:
+                write_json(record, {**stored, "config": identity["config"]})
+        else:
+            write_splits(folder / SPLITS_FILE, splits)
+            plan.write(folder / PLAN_FILE)
+            write_json(
+                record,
+                {
+                    "command": shlex.join(["voxelseg", *sys.argv[1:]]),
+                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                    "voxelseg": __version__,
+                    "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+                    "device": _device_name(device),
+                    **identity,
+                    "fingerprint": fingerprint.model_dump(mode="json"),
+                },
             )
-    else:
-        write_splits(folder / SPLITS_FILE, splits)
-        plan.write(folder / PLAN_FILE)
-        write_json(
-            record,
-            {
-                "command": shlex.join(["voxelseg", *sys.argv[1:]]),
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "voxelseg": __version__,
-                "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
-                "device": _device_name(device),
-                **identity,
-                "fingerprint": fingerprint.model_dump(mode="json"),
-            },
-        )
     return Run(
         folder=folder, dataset=dataset, plan=plan, splits=splits, model=model, config=config, seed=seed, device=device
     )
 
 
 def _differences(stored: Any, wanted: Any, path: str = "") -> list[str]:
+    if path in MAY_CHANGE:
+        return []
     if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
         return [
             difference

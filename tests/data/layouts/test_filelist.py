@@ -130,3 +130,81 @@ def test_csv_in_another_encoding_is_refused(folder):
 def test_wrong_json_is_refused(folder, content, words):
     with pytest.raises(DataError, match=words):
         read_dataset(write(folder, content, "list.json"))
+
+
+PAIR = {"image": "x/a.nii.gz", "label": "y/a.nii.gz"}
+
+
+def codes(dataset):
+    return [(problem.case, problem.severity, problem.code) for problem in dataset.problems]
+
+
+def test_the_source_is_the_list_and_the_root_its_folder(folder):
+    file = write(folder, "image,label\nx/a.nii.gz,y/a.nii.gz")
+    assert (read_dataset(file).source, read_dataset(file).root) == (file, folder)
+
+
+@pytest.mark.parametrize("key", ["id", "patient"])
+def test_a_name_that_is_the_number_0_is_not_lost(folder, key):
+    cases = read_dataset(write(folder, json.dumps([PAIR | {key: 0}]), "list.json")).cases
+    assert (cases[0].id, cases[0].patient) == ("a" if key == "patient" else "0", "0")
+
+
+@pytest.mark.parametrize("key", ["id", "patient"])
+@pytest.mark.parametrize("given", [True, ["anna"]])
+def test_a_name_that_is_neither_text_nor_number_is_refused(folder, key, given):
+    with pytest.raises(DataError, match=f"'{key}' is .* expected a name or a number"):
+        read_dataset(write(folder, json.dumps([PAIR | {key: given}]), "list.json"))
+
+
+def test_a_list_without_labels_keeps_what_it_says_itself(folder):
+    content = {"training": [PAIR], "channel_names": {"0": "MRI"}, "patients": {"a": "anna"}, "name": "Own"}
+    dataset = read_dataset(write(folder, json.dumps(content), "list.json"))
+    assert (dataset.name, dataset.channels, dataset.cases[0].patient) == ("Own", ("MRI",), "anna")
+    assert dataset.labels.names == ("liver",)  # from dataset.json
+
+
+def test_a_list_without_anything_else_is_described_by_the_file_beside_it(folder):
+    dataset = read_dataset(write(folder, json.dumps({"cases": [PAIR]}), "list.json"))
+    assert (dataset.name, dataset.channels, dataset.labels.names) == ("Toy", ("CT",), ("liver",))
+
+
+def test_lists_that_are_not_used_are_told(folder):
+    content = {**DESCRIPTION, "training": [PAIR], "validation": [PAIR], "testing": ["x/b.mha", "x/b2.mha"]}
+    dataset = read_dataset(write(folder, json.dumps(content), "list.json"))
+    assert codes(dataset) == [("", "warning", "unused-list")] * 2
+    assert dataset.problems[1].message == "list.json: the 2 records under 'testing' are not used."
+
+
+@pytest.mark.parametrize("beside", ["[1, 2]", '{"training": []}', '{"name": "settings"}'])
+def test_another_file_of_the_list_s_name_is_not_taken_for_its_description(folder, beside):
+    (folder / "list.json").write_text(beside)
+    assert read_dataset(write(folder, "image,label\nx/a.nii.gz,y/a.nii.gz")).channels == ("CT",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image_20230101,label\nx/a.nii.gz,y/a.nii.gz", "in the columns image_20230101, expected image_0"),
+        ("image_1,image_2,label\nx/b.mha,x/b2.mha,y/b.mha", "in the columns image_1, image_2, expected image_0"),
+        ("image_0,image_00,label\nx/b.mha,x/b2.mha,y/b.mha", "in the columns image_0, image_00, expected"),
+        ("image,label,image\nx/b.mha,y/b.mha,x/b2.mha", "several columns are called image"),
+        ("id,image,label\n.a,x/a.nii.gz,y/a.nii.gz", r"the id '\.a' cannot be a file name"),
+        ("image,label\n\n\nx/a.nii.gz,y/a.nii.gz\n\nx/b.mha,y/b.mha,7", "line 6 has more fields"),
+    ],
+)
+def test_more_wrong_csv_is_refused(folder, text, words):
+    with pytest.raises(DataError, match=words):
+        read_dataset(write(folder, text))
+
+
+def test_the_id_comes_from_the_first_channel_that_is_named(folder):
+    text = "image_0,image_1,label\nx/b.mha,x/b2.mha,y/b.mha\n,x/a.nii.gz,y/a.nii.gz\n"
+    assert codes(read_dataset(write(folder, text)))[0] == ("a", "error", "missing-channel")
+
+
+def test_patients_and_faults_of_test_cases(folder):
+    content = {**DESCRIPTION, "patients": {"b": "ben"}, "training": [PAIR], "test": ["x/b.mha", "x/gone.mha"]}
+    dataset = read_dataset(write(folder, json.dumps(content), "list.json"))
+    assert [(case.id, case.patient) for case in dataset.test_cases] == [("b", "ben")]
+    assert codes(dataset) == [("gone", "warning", "missing-image")]

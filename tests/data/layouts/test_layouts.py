@@ -72,3 +72,16 @@ def test_a_folder_that_may_not_be_listed(tiny, monkeypatch):
     monkeypatch.setattr("pathlib.Path.iterdir", refuse)
     with pytest.raises(DataError, match=r"imagesTr: cannot be read \(Permission denied\)"):
         read_dataset(root)
+
+
+def test_the_source_of_a_folder_is_the_folder(tiny):
+    root = tiny(2).root
+    assert read_dataset(root).source == root
+    assert read_dataset(root / "dataset.json").source == root
+
+
+def test_many_files_are_named_in_short(tmp_path):
+    for number in range(7):
+        (tmp_path / f"{number}.nii.gz").touch()
+    with pytest.raises(DataError, match=r"no folders and 7 files \(0.nii.gz, .*4.nii.gz and 2 more\)"):
+        read_dataset(tmp_path)

@@ -26,6 +26,10 @@ def msd(root, **changes):
     return root
 
 
+def codes(dataset):
+    return [(problem.case, problem.severity, problem.code) for problem in dataset.problems]
+
+
 def test_cases_channels_and_labels(tmp_path):
     dataset = read_dataset(msd(tmp_path))
     assert (dataset.name, dataset.layout, dataset.channels) == ("Toy", "msd", ("FLAIR", "T1"))
@@ -41,14 +45,15 @@ def test_missing_and_repeated_files_are_problems(tmp_path):
     records += [
         records[0],
         {"image": "imagesTr/c.nii.gz", "label": "labelsTr/a.nii.gz"},
-        {"image": "imagesTr/._a.nii.gz"},
+        {"image": "imagesTr/d.nii.gz"},
     ]
+    (root / "imagesTr/d.nii.gz").touch()
     dataset = read_dataset(msd(tmp_path, training=records))
     assert [case.id for case in dataset.cases] == ["a", "b"]
-    assert [(problem.case, problem.code) for problem in dataset.problems] == [
-        ("b", "duplicate-case"),
-        ("._a", "missing-label"),
-        ("c", "missing-image"),
+    assert codes(dataset) == [
+        ("b", "error", "duplicate-case"),
+        ("c", "error", "missing-image"),
+        ("d", "error", "missing-label"),
     ]
 
 
@@ -65,7 +70,7 @@ def test_one_file_per_channel_of_nnunet_v1(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"modality": None}, "'modality' is missing"),
+        ({"modality": None}, r"is missing\. Add it, such as \"modality\": \{\"0\": \"CT\"\}"),
         ({"labels": None}, "'labels' is missing"),
         ({"training": []}, "no complete training case"),
         ({"training": ["imagesTr/a.nii.gz"]}, "no complete training case.*\n  a: no label map is named"),
@@ -74,11 +79,36 @@ def test_one_file_per_channel_of_nnunet_v1(tmp_path):
         ({"training": [{"image": "imagesTr/a.nii.gz", "label": 3}]}, "'label' is 3"),
         ({"training": [{"image": "imagesTr/a.txt", "label": "labelsTr/a.nii.gz"}]}, "no known image suffix"),
         ({"test": {"a": 1}}, "expected a list of records"),
+        ({"training": [{"image": "imagesTr/._a.nii.gz", "label": "labelsTr/a.nii.gz"}]}, r"the id '\._a' cannot be"),
     ],
 )
 def test_wrong_descriptions_are_refused(tmp_path, changes, words):
     with pytest.raises(DataError, match=words):
         read_dataset(msd(tmp_path, **changes))
+
+
+def test_a_half_downloaded_test_set_is_no_error(tmp_path):
+    dataset = read_dataset(msd(tmp_path, test=["./imagesTs/t.nii.gz", "./imagesTs/gone.nii.gz"]))
+    assert [case.id for case in dataset.test_cases] == ["t"]
+    assert codes(dataset) == [("gone", "warning", "missing-image")]
+
+
+def test_pairs_that_the_list_forgets_and_a_wrong_count_are_warnings(tmp_path):
+    for name in ("imagesTr/c.nii.gz", "labelsTr/c.nii.gz", "imagesTr/no_label.nii.gz"):
+        (msd(tmp_path, numTraining=3) / name).touch()
+    dataset = read_dataset(tmp_path)
+    assert codes(dataset) == [("", "warning", "case-count"), ("", "warning", "unlisted-case")]
+    assert "does not list 1 pairs in imagesTr/ and labelsTr/: c." in dataset.problems[1].message
+
+
+def test_other_lists_of_cases_are_told(tmp_path):
+    dataset = read_dataset(msd(tmp_path, validation=[{"image": "imagesTr/b.nii.gz"}], testing=["imagesTs/t.nii.gz"]))
+    assert codes(dataset) == [("", "warning", "unused-list")] * 2
+    assert "the 1 records under 'validation' are not used" in dataset.problems[0].message
+
+
+def test_patients_of_test_cases_are_known(tmp_path):
+    assert read_dataset(msd(tmp_path, patients={"t": "anna"})).problems == ()
 
 
 def test_hippocampus(shared_data):

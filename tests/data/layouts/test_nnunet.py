@@ -133,3 +133,49 @@ def test_acdc_and_brats(shared_data):
     brats = read_dataset(shared_data / "Dataset015_BraTS")
     assert [len(case.images) for case in brats.cases] == [2, 2, 2, 2]
     assert brats.cases[0].patient == "brats_2013_pat0001"
+
+
+def test_faults_in_the_test_set_are_warnings(tiny):
+    data = tiny(2)
+    for folder in ("imagesTs", "labelsTs"):
+        (data.root / folder).mkdir()
+    (data.root / "imagesTs" / "x_0001.nii.gz").touch()
+    (data.root / "imagesTs" / "x_0002.nii.gz").touch()
+    (data.root / "labelsTs" / "y.nii.gz").touch()
+    dataset = read_dataset(data.root)
+    assert (len(dataset.cases), dataset.test_cases) == (2, ())
+    assert codes(dataset) == [
+        ("x", "warning", "surplus-channel"),
+        ("x", "warning", "missing-channel"),
+        ("y", "warning", "missing-image"),
+    ]
+
+
+def test_patients_of_test_cases_are_known(tiny):
+    data = tiny(2)
+    (data.root / "imagesTs").mkdir()
+    for channel in (0, 1):
+        (data.root / "imagesTs" / f"x_000{channel}.nii.gz").touch()
+    data.describe(patients={"x": "anna"})
+    dataset = read_dataset(data.root)
+    assert (dataset.test_cases[0].patient, dataset.problems) == ("anna", ())
+
+
+def test_an_id_that_leads_out_of_the_output_folder_is_refused(tiny):
+    data = tiny(2)
+    data.describe(dataset={"../x": {"images": ["imagesTr/case_01_0000.nii.gz"], "label": "labelsTr/case_01.nii.gz"}})
+    with pytest.raises(DataError, match=r"the id '\.\./x' cannot be a file name"):
+        read_dataset(data.root)
+
+
+def test_an_unexpected_file_is_named_within_the_data_set(tiny):
+    data = tiny(2)
+    data.image("case_00", 0).with_name("scan.nii.gz").touch()
+    assert read_dataset(data.root).problems[0].message.startswith("imagesTr/scan.nii.gz: not named <case>_")
+
+
+def test_problems_of_the_whole_set_are_listed_without_a_case(tiny):
+    data = tiny(2)
+    data.describe(file_ending=".mha")
+    with pytest.raises(DataError, match=r"\n  imagesTr/case_00_0000.nii.gz: not named"):
+        read_dataset(data.root)

@@ -149,3 +149,68 @@ def test_empty_folders_are_refused(tmp_path):
     (tmp_path / "labels").mkdir()
     with pytest.raises(DataError, match=r"no complete training case\. Looked for files of the same name"):
         read_dataset(tmp_path)
+
+
+def one_voxel(path):
+    save(path, label_map(1))
+
+
+def test_a_missing_channel_is_not_taken_from_another_case(tmp_path):
+    for name in ("images/scan_0000_0000", "images/scan_0000_0001", "images/scan_0001_0001"):
+        one_voxel(tmp_path / f"{name}.nii.gz")
+    for name in ("labels/scan_0000", "labels/scan_0001"):
+        one_voxel(tmp_path / f"{name}.nii.gz")
+    dataset = read_dataset(tmp_path)
+    assert [case.id for case in dataset.cases] == ["scan_0000"]
+    assert codes(dataset)[0] == ("scan_0001", "error", "missing-channel")
+    assert "images/scan_0001_0000.nii.gz: file of channel 0 not found" in dataset.problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("a", ("IMG_5000", "error", "missing-label")), ("IMG", ("IMG", "error", "missing-channel"))],
+)
+def test_a_number_that_counts_scans_is_one_problem(pairs, label, expected):
+    one_voxel(pairs / "images/IMG_5000.nii.gz")
+    if label == "IMG":
+        one_voxel(pairs / "labels/IMG.nii.gz")
+    assert [code for code in codes(read_dataset(pairs)) if code[1] == "error"] == [expected]
+
+
+def test_a_whole_scan_beside_its_channels_is_told(pairs):
+    one_voxel(pairs / "images/a_0000.nii.gz")
+    dataset = read_dataset(pairs)
+    assert codes(dataset)[0] == ("a", "error", "duplicate-case")
+    assert [path.name for path in dataset.cases[0].images] == ["a_0000.nii.gz"]
+
+
+def test_a_stray_images_folder_beside_msd_folders_is_passed_over(pairs):
+    (pairs / "images").rename(pairs / "imagesTr")
+    (pairs / "labels").rename(pairs / "labelsTr")
+    (pairs / "images").mkdir()
+    assert [case.id for case in read_dataset(pairs).cases] == ["a", "b"]
+
+
+def test_too_many_values_in_all_label_maps_together_are_not_blamed_on_one(pairs):
+    for number, case in enumerate(("a", "b", "c")):
+        save(pairs / f"images/{case}.nii", np.ones((3, 4, 50), np.int16))
+        (pairs / f"labels/{case}.nii").unlink(missing_ok=True)
+        array = 200 * number + np.arange(600, dtype=np.uint16).reshape(3, 4, 50) % 200
+        save(pairs / f"labels/{case}.nii", array)
+    with pytest.raises(DataError, match=r"this and the other label maps hold 599 different values in all"):
+        read_dataset(pairs)
+
+
+def test_a_fault_in_labels_json_names_the_file_once(pairs):
+    (pairs / "labels.json").write_text("{")
+    with pytest.raises(DataError) as caught:
+        read_dataset(pairs)
+    assert str(caught.value).count(str(pairs)) == 1
+    (pairs / "labels.json").write_text('{"liver": "2"}')
+    with pytest.raises(DataError, match=r"labels\.json: 'labels' gives"):
+        read_dataset(pairs)
+
+
+def test_the_current_folder_has_a_name(pairs, monkeypatch):
+    monkeypatch.chdir(pairs)
+    assert read_dataset(".").name == pairs.name

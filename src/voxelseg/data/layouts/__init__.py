@@ -7,6 +7,7 @@ from pathlib import Path
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import filelist, msd, nnunet, pairs
 from voxelseg.data.layouts.description import DESCRIPTION_FILE, visible_files
+from voxelseg.data.wording import some
 from voxelseg.errors import DataError
 
 
@@ -66,18 +67,12 @@ def _not_a_dataset(path: Path) -> str:
         return f"{path}: not a data set. Looked for:{looked_for}\nGive the folder of a data set, or a file list."
     folders = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     files = visible_files(path)
-    found = (
-        f"{_some([folder.name + '/' for folder in folders], 'folders')} and {_some([f.name for f in files], 'files')}"
+    found = " and ".join(
+        f"{len(names)} {kind if len(names) > 1 else kind[:-1]} ({some(names)})" if names else f"no {kind}"
+        for kind, names in (("folders", [f"{folder.name}/" for folder in folders]), ("files", [f.name for f in files]))
     )
     inside = [str(folder) for folder in folders if _layout_of(folder) is not None]
     remedy = "Arrange the files in one of these ways."
     if inside:
         remedy = f"Give the data set inside it: {' or '.join(inside[:4])}."
     return f"{path}: not a data set. Found {found}. Looked for:{looked_for}\n{remedy}"
-
-
-def _some(names: list[str], kind: str) -> str:
-    if not names:
-        return f"no {kind}"
-    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
-    return f"{len(names)} {kind if len(names) > 1 else kind.removesuffix('s')} ({shown})"

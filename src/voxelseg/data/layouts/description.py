@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from voxelseg.data.dataset import Case, Problem
+from voxelseg.data.dataset import Case, Problem, Severity
 from voxelseg.data.labels import LabelScheme, parse_labels
+from voxelseg.data.wording import some
 from voxelseg.errors import DataError
 from voxelseg.files import read_json
 from voxelseg.io import strip_suffix
@@ -18,6 +19,9 @@ DESCRIPTION_FILE = "dataset.json"
 class Description:
     """Names that a dataset.json, or the JSON beside a file list, gives."""
 
+    KEYS: ClassVar = frozenset({"channel_names", "modality", "channels", "labels", "patients"})
+    """Keys of a JSON object that make it a description."""
+
     content: Mapping[str, Any] = field(default_factory=dict)
     """The whole file."""
     name: str = ""
@@ -26,6 +30,16 @@ class Description:
     labels: LabelScheme | None = None
     patients: Mapping[str, str] = field(default_factory=dict)
     """Patient of each case, where the description says so."""
+
+    def completed_by(self, other: "Description") -> "Description":
+        """This description, with what it does not say taken from `other`."""
+        return Description(
+            content=self.content,
+            name=self.name or other.name,
+            channels=self.channels or other.channels,
+            labels=self.labels or other.labels,
+            patients=self.patients or other.patients,
+        )
 
 
 def read_description(path: Path) -> Description:
@@ -90,6 +104,20 @@ def visible_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
+def folder_name(folder: Path) -> str:
+    """Name of a folder, however its path is written: "." is not a name."""
+    return folder.resolve().name
+
+
+def check_case_id(case_id: str, path: Path) -> None:
+    """DataError naming the list `path` if output files cannot be named after a case."""
+    if not case_id or case_id.startswith(".") or any(character in case_id for character in "/\\\0"):
+        raise DataError(
+            f"{path}: the id {case_id!r} cannot be a file name. Ids become file names: use letters, digits, '-', "
+            "'_' and '.', and no '.' at the start."
+        )
+
+
 def file_ending_of(path: Path) -> str:
     """Image suffix of a file name, such as ".nii.gz"."""
     return path.name.removeprefix(strip_suffix(path))
@@ -105,8 +133,8 @@ def complete_cases(
 ) -> tuple[tuple[Case, ...], list[Problem]]:
     """Cases whose files all exist, sorted by id, and a problem for each missing file and repeated id.
 
-    Messages name files relative to `root`. `labelled` says whether a case without label map counts as incomplete
-    (training cases) or not (test cases).
+    Messages name files relative to `root`. `labelled` says whether they are training cases, for which a label map is
+    needed and problems are errors, or test cases.
     """
     first_of: dict[str, Case] = {}
     repeated: dict[str, int] = {}
@@ -116,7 +144,7 @@ def complete_cases(
     problems = [
         Problem(
             case=case_id,
-            severity="error",
+            severity="error" if labelled else "warning",
             code="duplicate-case",
             message=f"the id occurs {count} times; only its first occurrence is used.",
             remedy="Give every case its own id (file name).",
@@ -134,7 +162,8 @@ def complete_cases(
 
 def _missing_files(case: Case, root: Path, channels: tuple[str, ...], *, labelled: bool) -> list[Problem]:
     def problem(code: str, message: str, remedy: str) -> Problem:
-        return Problem(case.id, "error", code, f"{message}; the case is left out.", remedy)
+        severity: Severity = "error" if labelled else "warning"
+        return Problem(case.id, severity, code, f"{message}; the case is left out.", remedy)
 
     absent = [index for index, path in enumerate(case.images) if not path.is_file()]
     found = []
@@ -160,7 +189,7 @@ def require_cases(path: Path, cases: tuple[Case, ...], problems: list[Problem], 
     """Raise DataError if no complete training case is left; names what was looked for and the first problems."""
     if cases:
         return
-    reasons = "".join(f"\n  {problem.case}: {problem.message}" for problem in problems[:5])
+    reasons = "".join(f"\n  {f'{problem.case}: ' if problem.case else ''}{problem.message}" for problem in problems[:5])
     more = f"\n  and {len(problems) - 5} more" if len(problems) > 5 else ""
     raise DataError(f"{path}: no complete training case. Looked for {looked_for}.{reasons}{more}")
 
@@ -170,13 +199,28 @@ def unknown_patients(description: Description, cases: Iterable[Case]) -> list[Pr
     unknown = sorted(set(description.patients) - {case.id for case in cases})
     if not unknown:
         return []
-    shown = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
     return [
         Problem(
             case="",
             severity="warning",
             code="unknown-patient-case",
-            message=f"'patients' names {len(unknown)} cases that are not in the data set: {shown}.",
+            message=f"'patients' names {len(unknown)} cases that are not in the data set: {some(unknown)}.",
             remedy="Correct the case ids in the 'patients' table of dataset.json.",
+        )
+    ]
+
+
+def wrong_count(description: Description, num_found: int) -> list[Problem]:
+    """A problem if `numTraining` is not the number of training cases found."""
+    stated = description.content.get("numTraining")
+    if stated is None or stated == num_found:
+        return []
+    return [
+        Problem(
+            case="",
+            severity="warning",
+            code="case-count",
+            message=f"dataset.json says {stated} training cases, {num_found} were found.",
+            remedy="Complete the copy of the data set, or correct 'numTraining'.",
         )
     ]

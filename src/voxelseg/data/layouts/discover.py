@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from voxelseg.data.dataset import Case, Problem
 from voxelseg.data.labels import LabelScheme, parse_labels
 from voxelseg.data.layouts.description import Description
 from voxelseg.errors import DataError
 from voxelseg.io import read_header, read_label
+from voxelseg.io.labels import values_of
 
 MAX_CLASSES = 255
 """More distinct values than this are taken for a scan in the place of a label map."""
+_DESCRIBE = "Give the label maps, or add dataset.json with 'labels'."
 
 
 def channels_or_discover(description: Description, cases: Sequence[Case]) -> tuple[tuple[str, ...], list[Problem]]:
@@ -54,16 +54,21 @@ def labels_or_discover(description: Description, cases: Sequence[Case]) -> tuple
         if case.label is None:
             continue
         try:
-            found = np.unique(read_label(case.label).array).tolist()
+            found = values_of(read_label(case.label).array)
         except DataError:
             continue  # `check` names the unreadable file
-        if len(values.union(found)) > MAX_CLASSES or min(found) < 0:
+        if found[0] < 0 or len(found) > MAX_CLASSES:
             raise DataError(
-                f"{case.label}: {len(found)} different values from {min(found)} to {max(found)}; expected a label map "
-                f"with at most {MAX_CLASSES} values from 0. Give the label map, or add dataset.json with 'labels'."
+                f"{case.label}: {len(found)} different values from {found[0]} to {found[-1]}; expected a label map "
+                f"with at most {MAX_CLASSES} values from 0. {_DESCRIBE}"
             )
         values.update(found)
     foreground = sorted(values - {0})
+    if len(foreground) > MAX_CLASSES:
+        raise DataError(
+            f"{cases[0].label}: this and the other label maps hold {len(foreground)} different values in all, expected "
+            f"at most {MAX_CLASSES}. {_DESCRIBE}"
+        )
     if not foreground:
         raise DataError(
             f"{cases[0].label}: neither this nor any other label map has a foreground value, and no description names "

@@ -4,28 +4,29 @@ Channels are numbered with four digits from 0000. `labels` is name to value, to 
 needs `regions_class_order`. A `dataset` key, {case: {"images": [...], "label": ...}}, replaces the two folders.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from voxelseg.data.dataset import Case, Dataset, Problem
+from voxelseg.data.layouts.channels import channel_name, channel_of
 from voxelseg.data.layouts.description import (
     DESCRIPTION_FILE,
     Description,
+    check_case_id,
     complete_cases,
+    folder_name,
     read_description,
     require_cases,
     unknown_patients,
     visible_files,
+    wrong_count,
 )
 from voxelseg.errors import DataError
 from voxelseg.io import is_image
 
 LOOKS_FOR = "nnU-Net v2 raw (a folder with dataset.json that has 'channel_names', imagesTr/ and labelsTr/)"
-
-_CHANNEL_SUFFIX = re.compile(r"(.+)_(\d{4})")
 
 
 def matches(path: Path) -> bool:
@@ -51,21 +52,19 @@ def read(path: Path) -> Dataset:
         candidates, problems = _listed(description, path, file), []
         looked_for = "the files under 'dataset'"
     else:
-        candidates, problems = _in_folders(path, description, ending, "imagesTr", "labelsTr")
+        candidates, problems = _in_folders(path, description, ending, "Tr")
         looked_for = f"imagesTr/<case>_0000{ending} and labelsTr/<case>{ending}"
-    test_candidates, test_problems = _in_folders(path, description, ending, "imagesTs", "labelsTs")
+    test_candidates, test_problems = _in_folders(path, description, ending, "Ts")
     cases, incomplete = complete_cases(candidates, root=path, channels=description.channels)
     test_cases, test_incomplete = complete_cases(
-        (case for case in test_candidates if case.images[0].is_file()),
-        root=path,
-        channels=description.channels,
-        labelled=False,
+        test_candidates, root=path, channels=description.channels, labelled=False
     )
-    problems += [*test_problems, *incomplete, *test_incomplete, *unknown_patients(description, candidates)]
-    problems += _wrong_count(description, len(candidates))
+    problems += [*test_problems, *incomplete, *test_incomplete]
+    problems += unknown_patients(description, [*candidates, *test_candidates])
+    problems += wrong_count(description, len(candidates))
     require_cases(path, cases, problems, looked_for=looked_for)
     return Dataset(
-        name=description.name or path.name,
+        name=description.name or folder_name(path),
         root=path,
         layout="nnunet",
         channels=description.channels,
@@ -77,11 +76,10 @@ def read(path: Path) -> Dataset:
     )
 
 
-def _in_folders(
-    root: Path, description: Description, ending: str, image_folder: str, label_folder: str
-) -> tuple[list[Case], list[Problem]]:
-    images, labels = root / image_folder, root / label_folder
-    channels_of, problems = group_channels(visible_files(images), ending)
+def _in_folders(root: Path, description: Description, ending: str, part: str) -> tuple[list[Case], list[Problem]]:
+    """Cases of the training (`part` "Tr") or test folders ("Ts"), whether or not their files exist."""
+    images, labels, is_training = root / f"images{part}", root / f"labels{part}", part == "Tr"
+    channels_of, problems = _group_channels(visible_files(images), ending)
     labelled = {path.name.removesuffix(ending) for path in visible_files(labels) if path.name.endswith(ending)}
     cases = []
     for case_id in sorted(labelled | set(channels_of)):
@@ -89,8 +87,8 @@ def _in_folders(
         cases.append(
             Case(
                 id=case_id,
-                images=tuple(images / f"{case_id}_{i:04d}{ending}" for i in range(len(description.channels))),
-                label=label if case_id in labelled or image_folder == "imagesTr" else None,
+                images=tuple(images / f"{channel_name(case_id, i)}{ending}" for i in range(len(description.channels))),
+                label=label if case_id in labelled or is_training else None,
                 patient=description.patients.get(case_id, ""),
             )
         )
@@ -99,7 +97,7 @@ def _in_folders(
             problems.append(
                 Problem(
                     case=case_id,
-                    severity="error",
+                    severity="error" if is_training else "warning",
                     code="surplus-channel",
                     message=f"files of channel {', '.join(map(str, surplus))} exist, but dataset.json names only "
                     f"{len(description.channels)} channels: {', '.join(description.channels)}.",
@@ -109,21 +107,23 @@ def _in_folders(
     return cases, problems
 
 
-def group_channels(files: Iterable[Path], ending: str) -> tuple[dict[str, set[int]], list[Problem]]:
+def _group_channels(files: Iterable[Path], ending: str) -> tuple[dict[str, set[int]], list[Problem]]:
     """Channel numbers of each case among files `<case>_<four digits><ending>`, and a problem for other images."""
     channels_of: dict[str, set[int]] = defaultdict(set)
     problems = []
     for path in files:
-        match = _CHANNEL_SUFFIX.fullmatch(path.name.removesuffix(ending)) if path.name.endswith(ending) else None
-        if match:
-            channels_of[match[1]].add(int(match[2]))
+        named = channel_of(path.name.removesuffix(ending)) if path.name.endswith(ending) else None
+        if named:
+            case_id, channel = named
+            channels_of[case_id].add(channel)
         elif is_image(path):
             problems.append(
                 Problem(
                     case="",
                     severity="warning",
                     code="unexpected-file",
-                    message=f"{path}: not named <case>_<four-digit channel>{ending}, so it belongs to no case.",
+                    message=f"{path.parent.name}/{path.name}: not named <case>_<four-digit channel>{ending}, so it "
+                    "belongs to no case.",
                     remedy="Rename or remove the file, or correct 'file_ending' in dataset.json.",
                 )
             )
@@ -138,6 +138,7 @@ def _listed(description: Description, root: Path, file: Path) -> list[Case]:
 
 
 def _listed_case(case_id: str, entry: Any, description: Description, root: Path, file: Path) -> Case:
+    check_case_id(case_id, file)
     images = entry.get("images") if isinstance(entry, Mapping) else None
     label = entry.get("label") if isinstance(entry, Mapping) else None
     if not isinstance(images, list) or not all(isinstance(name, str) for name in images) or not isinstance(label, str):
@@ -145,18 +146,3 @@ def _listed_case(case_id: str, entry: Any, description: Description, root: Path,
             f'{file}: \'dataset\' gives {entry!r} for {case_id}; expected {{"images": [...], "label": ...}}.'
         )
     return Case(case_id, tuple(root / name for name in images), root / label, description.patients.get(case_id, ""))
-
-
-def _wrong_count(description: Description, num_found: int) -> list[Problem]:
-    stated = description.content.get("numTraining")
-    if stated is None or stated == num_found:
-        return []
-    return [
-        Problem(
-            case="",
-            severity="warning",
-            code="case-count",
-            message=f"dataset.json says {stated} training cases, {num_found} were found.",
-            remedy="Complete the copy of the data set, or correct 'numTraining'.",
-        )
-    ]

@@ -7,15 +7,19 @@ Image `liver_01.nii.gz`, or `liver_01_0000.nii.gz` onwards for one file per chan
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from voxelseg.data.dataset import Case, Dataset, Problem
 from voxelseg.data.labels import LabelScheme, parse_labels
+from voxelseg.data.layouts.channels import channel_name, channel_of, group_files
 from voxelseg.data.layouts.description import (
     DESCRIPTION_FILE,
     Description,
     complete_cases,
     file_ending_of,
+    folder_name,
     read_description,
     require_cases,
     unknown_patients,
@@ -29,23 +33,29 @@ from voxelseg.io import is_image, strip_suffix
 LOOKS_FOR = "pairs (a folder with images/ and labels/)"
 
 _FOLDERS = (("images", "labels"), ("imagesTr", "labelsTr"))
-_CHANNEL_SUFFIX = re.compile(r"(.+)_(\d{4})")
 _LABEL_LINE = re.compile(r"(\d+)\s*[\s:=,]\s*(\S.*)")
 
 
 def matches(path: Path) -> bool:
     """Whether `path` is a folder with an image and a label folder."""
-    return any((path / images).is_dir() and (path / labels).is_dir() for images, labels in _FOLDERS)
+    return _folders(path) is not None
+
+
+def _folders(path: Path) -> tuple[Path, Path] | None:
+    """Image and label folder, if there are both."""
+    both = ((path / images, path / labels) for images, labels in _FOLDERS)
+    return next((pair for pair in both if all(folder.is_dir() for folder in pair)), None)
 
 
 def read(path: Path) -> Dataset:
     """Data set of image and label files with the same names."""
-    image_folder, label_folder = next(
-        (path / images, path / labels) for images, labels in _FOLDERS if (path / images).is_dir()
-    )
+    folders = _folders(path)
+    assert folders is not None, path
+    image_folder, label_folder = folders
     description = _description(path)
     labels_of = {strip_suffix(file.name): file for file in visible_files(label_folder) if is_image(file)}
-    images_of = _images_by_case(image_folder, set(labels_of))
+    groups = group_files(filter(is_image, visible_files(image_folder)), known=labels_of)
+    images_of = _images_by_case(groups)
     candidates = [
         Case(
             id=case_id,
@@ -56,12 +66,13 @@ def read(path: Path) -> Dataset:
         for case_id in sorted(set(images_of) | set(labels_of))
     ]
     cases, problems = complete_cases(candidates, root=path, channels=description.channels)
-    problems += [*_same_names(image_folder), *_same_names(label_folder), *unknown_patients(description, candidates)]
+    problems += [*_same_names(image_folder), *_same_names(label_folder), *_whole_and_in_channels(groups)]
+    problems += unknown_patients(description, candidates)
     require_cases(path, cases, problems, looked_for=f"files of the same name in {image_folder} and {label_folder}")
     channels, channel_problems = channels_or_discover(description, cases)
     labels, label_problems = labels_or_discover(description, cases)
     return Dataset(
-        name=description.name or path.name,
+        name=description.name or folder_name(path),
         root=path,
         layout="pairs",
         channels=channels,
@@ -91,44 +102,65 @@ def _same_names(folder: Path) -> list[Problem]:
     ]
 
 
-def _images_by_case(folder: Path, labelled: set[str]) -> dict[str, list[Path]]:
-    """Files of each case, one per channel where names end in four digits that the label's name has not."""
-    by_case: dict[str, dict[int, Path]] = defaultdict(dict)
-    for file in visible_files(folder):
-        if not is_image(file):
+def _whole_and_in_channels(groups: Mapping[str, Sequence[Path]]) -> list[Problem]:
+    """A problem for each case that has a file without a channel number beside files with one."""
+    return [
+        Problem(
+            case=case_id,
+            severity="error",
+            code="duplicate-case",
+            message=f"{' and '.join(file.name for file in files)} are files of one case; only those with the number of "
+            "a channel are used.",
+            remedy="Keep one file per scan, or one per channel.",
+        )
+        for case_id, files in groups.items()
+        if len({strip_suffix(file) == case_id for file in files}) > 1
+    ]
+
+
+def _images_by_case(groups: Mapping[str, Sequence[Path]]) -> dict[str, tuple[Path, ...]]:
+    """Files of each case in the order of its channels; a channel that is missing gets the name it should have."""
+    channels_of = {case_id: _by_channel(case_id, files) for case_id, files in groups.items()}
+    usual = max((len(channels) for channels in channels_of.values()), default=0)
+    images: dict[str, tuple[Path, ...]] = {}
+    for case_id, channels in channels_of.items():
+        files = groups[case_id]
+        if not channels:
+            images[case_id] = (files[-1],)
             continue
-        stem = strip_suffix(file.name)
-        match = None if stem in labelled else _CHANNEL_SUFFIX.fullmatch(stem)
-        case_id, index = (match[1], int(match[2])) if match else (stem, 0)
-        by_case[case_id][index] = file
-    return {case_id: _without_gaps(files) for case_id, files in by_case.items()}
+        folder, ending = files[0].parent, file_ending_of(files[0])
+        expected = {index: folder / f"{channel_name(case_id, index)}{ending}" for index in range(usual)}
+        images[case_id] = tuple(path for _, path in sorted({**expected, **channels}.items()))
+    return images
 
 
-def _without_gaps(files: dict[int, Path]) -> list[Path]:
-    """Files in channel order; a channel that is missing gets the name it should have."""
-    last = max(files)
-    example = files[last]
-    return [files.get(i, example.with_name(example.name.replace(f"_{last:04d}", f"_{i:04d}"))) for i in range(last + 1)]
+def _by_channel(case_id: str, files: Sequence[Path]) -> dict[int, Path]:
+    """Files with a channel number, by this number."""
+    numbered = {file: channel_of(strip_suffix(file)) for file in files if strip_suffix(file) != case_id}
+    return {named[1]: file for file, named in numbered.items() if named}
 
 
 def _description(path: Path) -> Description:
     described = read_description(path / DESCRIPTION_FILE) if (path / DESCRIPTION_FILE).is_file() else Description()
     if described.labels is not None:
         return described
-    labels = _labels_beside(path)
-    return Description(described.content, described.name, described.channels, labels, described.patients)
+    labels = labels_beside(path)
+    return replace(described, labels=labels)
 
 
-def _labels_beside(path: Path) -> LabelScheme | None:
+def labels_beside(path: Path) -> LabelScheme | None:
+    """Classes in labels.json or labels.txt in the folder `path`; None if it has neither, DataError for a wrong one."""
     json_file, text_file = path / "labels.json", path / "labels.txt"
+    if json_file.is_file():
+        file, names = json_file, read_json(json_file, remedy='Write it as {"background": 0, "liver": 1}.')
+    elif text_file.is_file():
+        file, names = text_file, _labels_in_text(text_file)
+    else:
+        return None
     try:
-        if json_file.is_file():
-            return parse_labels(read_json(json_file, remedy='Write it as {"background": 0, "liver": 1}.'))
-        if text_file.is_file():
-            return parse_labels(_labels_in_text(text_file))
+        return parse_labels(names)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    return None
+        raise DataError(f"{file}: {error}") from error
 
 
 def _labels_in_text(file: Path) -> dict[str, int]:

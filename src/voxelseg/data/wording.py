@@ -1,0 +1,11 @@
+"""Words that messages share."""
+
+from collections.abc import Collection
+
+MOST_NAMED = 5
+
+
+def some(names: Collection[str]) -> str:
+    """The names, separated by commas; only the first `MOST_NAMED`, and how many more, if there are many."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(list(names)[:MOST_NAMED]) + more
