@@ -123,5 +123,5 @@ def test_networks_that_follow_the_plan_bring_no_divisor(prepared):
 
 
 def test_no_memory_at_all_is_an_error(prepared):
-    with pytest.raises(ConfigError, match="expected more than 0"):
+    with pytest.raises(ConfigError, match="expected a number above 0"):
         plan_limits("unet_s", prepared.dataset, build_config([]), CPU, memory_gb=0)
