@@ -99,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Peak]:
     parser.add_argument("--out", type=Path, required=True, help="folder to work in, kept")
     parser.add_argument("--minutes", type=float, default=2.0, help="of training")
     parser.add_argument("--model", default="mednext_s")
+    parser.add_argument("--overlap", default="0.5", help="of windows at prediction; changes its time, not its memory")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as for `voxelseg train`")
     given = parser.parse_args(arguments)
     make_folder(given.out)
@@ -108,10 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Peak]:
     training = ["train", given.data, "--out", run, "--model", given.model, "--budget", budget, "--device", "cpu"]
     imports = memory_of_imports()
     peaks = []
-    for words in (
-        [*training, *settings],
-        ["predict", run, "--input", given.data, "--output", given.out / "predictions", "--device", "cpu"],
-    ):
+    prediction = ["predict", run, "--input", given.data, "--output", given.out / "predictions", "--device", "cpu"]
+    for words in ([*training, *settings], [*prediction, "--overlap", given.overlap]):
         peak = peak_of(words, imports=imports)
         print(
             f"{peak.command}: {peak.beyond_imports_mb:.0f} MB beyond the imports ({peak.imports_mb:.0f} MB); "

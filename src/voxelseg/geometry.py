@@ -100,7 +100,7 @@ class Grid:
     units: str = "mm"
     """Unit that the file's header states: mm, m, um or unknown; `affine_ijk` is in millimetres whatever it says."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """JSON values that only the file's own format understands, such as NIfTI's version and pixdim."""
+    """JSON values that writing needs: NIfTI's version and pixdim, and `num_axes` if the file has fewer than three."""
 
     def __post_init__(self) -> None:
         if min(self.shape_ijk) < 1:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
+from voxelseg.data.wording import some
+
 if TYPE_CHECKING:
     from voxelseg.data.dataset import Dataset
     from voxelseg.train.loop import Progress as TrainingProgress
@@ -41,9 +43,8 @@ def say_left_out(console: Console | None, dataset: "Dataset") -> None:
     cases = sorted({problem.case for problem in dataset.problems if problem.case and problem.severity == "error"})
     if console is None or not cases:
         return
-    shown = ", ".join(cases[:5]) + (", ..." if len(cases) > 5 else "")
     console.print(
-        f"{len(cases)} case{'s have' if len(cases) != 1 else ' has'} problems with their files ({shown}); "
+        f"{len(cases)} case{'s have' if len(cases) != 1 else ' has'} problems with their files ({some(cases)}); "
         f"`{shlex.join(['voxelseg', 'check', str(dataset.source)])}` says which are left out.",
         soft_wrap=True,
         highlight=False,

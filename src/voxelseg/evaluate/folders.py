@@ -9,6 +9,7 @@ from pathlib import Path
 from voxelseg.data.labels import LabelScheme
 from voxelseg.data.layouts.description import DESCRIPTION_FILE, read_description, visible_files
 from voxelseg.data.layouts.pairs import labels_beside
+from voxelseg.data.wording import some
 from voxelseg.errors import DataError
 from voxelseg.evaluate.case import CaseScores, ClassScore, LabelPair, score_files
 from voxelseg.evaluate.evaluation import Evaluation
@@ -18,8 +19,6 @@ from voxelseg.metrics import METRICS
 from voxelseg.metrics.surface import check_tolerance
 from voxelseg.parallel import map_unordered
 
-_MOST_LISTED = 5
-"""Cases named in a note; errors name all."""
 _OFF_GRID = f"Compared voxel by voxel though their headers place the voxels up to {HARMFUL_VOXELS:g} of a voxel apart"
 
 
@@ -89,7 +88,7 @@ def evaluate_pairs(
     if not any(scores):
         raise DataError("no label map has a value other than 0, and no class is named: there is nothing to score.")
     if off_grid:
-        notes = [*notes, f"{_OFF_GRID}: {_shortened(off_grid)}."]
+        notes = [*notes, f"{_OFF_GRID}: {some(off_grid)}."]
     evaluation = Evaluation(tuple(score for case in scores for score in case), tolerance_mm, tuple(notes))
     if out is not None:
         evaluation.write(Path(out))
@@ -132,9 +131,9 @@ def match_files(
             "cases too, or score only those with a prediction (--allow-missing)."
         )
     extra = [case for case in predictions if case not in references]
-    notes = [f"Left out because they have no reference: {_shortened(extra)}."] if extra else []
+    notes = [f"Left out because they have no reference: {some(extra)}."] if extra else []
     if missing:
-        notes.append(f"Left out because they have no prediction: {_shortened(missing)}.")
+        notes.append(f"Left out because they have no prediction: {some(missing)}.")
     pairs = [LabelPair(case, predictions[case], references[case]) for case in references if case in predictions]
     return pairs, tuple(notes)
 
@@ -172,11 +171,6 @@ def labels_near(reference: Path) -> LabelScheme | None:
         if labels is not None:
             return labels
     return None
-
-
-def _shortened(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(names[:_MOST_LISTED]) + more
 
 
 def _listed(faults: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from voxelseg.data.dataset import Case
+from voxelseg.data.wording import some
 from voxelseg.errors import ConfigError, DataError, VoxelsegError
 from voxelseg.files import locked, read_json, remove_leftovers, sha256_of_json, write_json
 from voxelseg.io import files_of, read_channels, write_volume
@@ -93,8 +94,8 @@ class PredictionFolder:
         earlier = [name for name in names if (self.folder / name).exists()]
         if earlier:
             raise ConfigError(
-                f"{self.folder}: holds label maps that other models or options made ({', '.join(earlier[:5])}"
-                f"{', ...' if len(earlier) > 5 else ''}). Delete them or choose another --output."
+                f"{self.folder}: holds label maps that other models or options made ({some(earlier)}). Delete them or "
+                "choose another --output."
             )
 
     def _refuse_to_replace_others(self, cases: Sequence[Case]) -> None:
