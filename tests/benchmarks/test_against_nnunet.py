@@ -1,10 +1,10 @@
-import importlib.util
 import json
 import math
 import re
 import sys
 from pathlib import Path
 
+import against_nnunet
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,14 +12,6 @@ import pytest
 from voxelseg.data import LabelClass, LabelScheme, Split, read_dataset
 from voxelseg.data.dataset import Case, Dataset
 from voxelseg.errors import ConfigError, DataError, WorkerError
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "against_nnunet.py"
-_spec = importlib.util.spec_from_file_location("against_nnunet", SCRIPT)
-assert _spec is not None
-assert _spec.loader is not None
-against_nnunet = importlib.util.module_from_spec(_spec)
-sys.modules["against_nnunet"] = against_nnunet  # dataclasses look their module up there
-_spec.loader.exec_module(against_nnunet)
 
 SHAPE = (5, 7, 6)  # of the files, so D, H, W are 6, 7, 5
 SPACING = (1.0, 2.0, 3.0)

@@ -1,17 +1,7 @@
-import importlib.util
 import random
-import sys
-from pathlib import Path
 
+import kill_and_continue as script
 import pytest
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "kill_and_continue.py"
-_spec = importlib.util.spec_from_file_location("kill_and_continue", SCRIPT)
-assert _spec is not None
-assert _spec.loader is not None
-script = importlib.util.module_from_spec(_spec)
-sys.modules["kill_and_continue"] = script  # dataclasses look their module up there
-_spec.loader.exec_module(script)
 
 
 class Writer:

@@ -1,17 +1,8 @@
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
+import memory
 import pytest
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "memory.py"
-_spec = importlib.util.spec_from_file_location("memory_benchmark", SCRIPT)
-assert _spec is not None
-assert _spec.loader is not None
-memory = importlib.util.module_from_spec(_spec)
-sys.modules["memory_benchmark"] = memory  # dataclasses look their module up there
-_spec.loader.exec_module(memory)
 
 
 @pytest.mark.slow

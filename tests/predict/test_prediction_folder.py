@@ -103,6 +103,18 @@ def test_what_is_not_current_is_made_again(cases, out, change):
     assert predictor.asked == 2 + (1 if change in ("scan", "lost output") else 2)
 
 
+def test_a_scan_that_changes_while_it_is_predicted_is_predicted_again(cases, out):
+    class Slow(Brightness):
+        def probabilities(self, scan, progress=None):
+            os.utime(cases[0].images[0], ns=(1, 1))
+            return super().probabilities(scan, progress)
+
+    predict_cases(Slow(), cases[:1], folder(out))
+    predictor = Brightness()
+    predict_cases(predictor, cases[:1], folder(out))
+    assert predictor.asked == 1
+
+
 def test_a_label_map_whose_scan_is_gone_does_not_count_as_made(cases, out):
     predict_cases(Brightness(), cases, folder(out))
     cases[0].images[0].unlink()

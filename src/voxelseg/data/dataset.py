@@ -20,8 +20,9 @@ _PATIENT_PATTERNS = (
 def patient_of(case_id: str) -> str:
     """Patient that a case id names; the id itself where it names none.
 
-    Understood are BIDS ids (`sub-XXX`, alone or followed by `_...`), `patientNNN` (alone or followed by `_...`) and
-    `..._patNNNN_k`. A file list's `patient` column or a `patients` table in dataset.json goes before this rule.
+    Understood are BIDS ids (`sub-<label>`) and `patient<number>`, each alone or followed by `_...`, and
+    `..._pat<number>_<number>`. A file list's `patient` column or a `patients` table in dataset.json goes before this
+    rule.
     """
     for pattern in _PATIENT_PATTERNS:
         if match := pattern.fullmatch(case_id):

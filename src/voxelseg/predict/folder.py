@@ -21,6 +21,7 @@ from voxelseg.volume import Volume
 
 RECORD_FILE = "prediction.json"
 PROBABILITIES_FOLDER = "probabilities"
+ScanState = list[list[Any]]
 
 
 class PredictionFolder:
@@ -45,7 +46,7 @@ class PredictionFolder:
         record = self.folder / RECORD_FILE
         if not record.is_file():
             return {}
-        remedy = f"Delete {self.folder} to predict all cases again."
+        remedy = "Delete it and the label maps beside it to predict all cases again."
         earlier = read_json(record, remedy=remedy)
         if not isinstance(earlier, dict) or not isinstance(earlier.get("cases"), dict):
             raise DataError(f"{record}: not a record of predictions. {remedy}")
@@ -62,7 +63,7 @@ class PredictionFolder:
 
     def holds(self, case: Case) -> bool:
         """Whether `case` was predicted with these settings and its scan has not changed since."""
-        scan = _scan_state(case)
+        scan = scan_state(case)
         files = [self.label_map(case), *([self.probability_map(case)] if self.probabilities else [])]
         return scan is not None and self._scans.get(case.id) == scan and all(file.is_file() for file in files)
 
@@ -107,20 +108,22 @@ class PredictionFolder:
                 f"{foreign[0]}: is there already, and no prediction has written it. Choose another --output."
             )
 
-    def add(self, case: Case, label_map: Volume, probabilities: Volume) -> None:
-        """Write the outputs of one case, and then that they are there."""
-        state = _scan_state(case)
+    def add(self, case: Case, label_map: Volume, probabilities: Volume, *, scan: ScanState | None) -> None:
+        """Write the outputs of one case, and then that they are there.
+
+        `scan` is the `scan_state` from before the scan was read: what changed meanwhile is predicted again.
+        """
         if self.probabilities:
             write_volume(self.probability_map(case), probabilities)
         write_volume(self.label_map(case), label_map)
-        self._scans[case.id] = state
+        self._scans[case.id] = scan
         self._write_record()
 
     def _write_record(self) -> None:
         write_json(self.folder / RECORD_FILE, {"key": self._key, "settings": self.settings, "cases": self._scans})
 
 
-def _scan_state(case: Case) -> list[list[Any]] | None:
+def scan_state(case: Case) -> ScanState | None:
     """Path, size and time of the scan's files; None if one is gone."""
     try:
         found = [(file, file.stat()) for image in case.images for file in files_of(image)]
@@ -180,9 +183,11 @@ def _predict_all(
 
 def _predict(predictor: Predictor, case: Case, output: PredictionFolder, report: Callable[[float], None]) -> None:
     """Predict one case; its arrays are gone when the next one is read."""
+    state = scan_state(case)
     scan = read_channels(case.images)
     values = predictor.probabilities(scan, progress=report)
-    output.add(case, Volume(predictor.labels.decode(values)[None], scan.grid), Volume(values, scan.grid))
+    label_map = Volume(predictor.labels.decode(values)[None], scan.grid)
+    output.add(case, label_map, Volume(values, scan.grid), scan=state)
 
 
 def _report(progress: Callable[[float, str], None] | None, case: str, done: int, share: float) -> None:
