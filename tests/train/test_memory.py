@@ -107,7 +107,6 @@ def test_on_a_cpu_time_bounds_the_patch_unless_a_memory_budget_is_given(prepared
     config = build_config(["model.width=4", "model.blocks=1"])
     limits = plan_limits("mednext_xs", prepared.dataset, config, CPU)
     assert limits.voxels_per_step == CPU_VOXELS_PER_STEP
-    assert limits.divisor == (16, 16, 16)
     given = plan_limits("mednext_xs", prepared.dataset, config, CPU, memory_gb=1000)
     assert given.voxels_per_step > 1000 * CPU_VOXELS_PER_STEP
 
@@ -118,8 +117,10 @@ def test_a_budget_that_the_weights_use_up_is_an_error(prepared):
         plan_limits("mednext_s", prepared.dataset, build_config([]), CPU, memory_gb=0.05)
 
 
-def test_networks_that_follow_the_plan_bring_no_divisor(prepared):
-    assert plan_limits("unet_s", prepared.dataset, build_config(["model.width=4"]), CPU).divisor is None
+@pytest.mark.parametrize(("name", "divisor"), [("mednext_xs", (16, 16, 16)), ("unet_s", (2, 4, 4))])
+def test_the_divisor_follows_the_plan_where_the_network_does(prepared, name, divisor):
+    limits = plan_limits(name, prepared.dataset, build_config(["model.width=4"]), CPU)
+    assert limits.divisor(((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3))) == divisor
 
 
 def test_no_memory_at_all_is_an_error(prepared):

@@ -7,7 +7,7 @@ from voxelseg.data.splits import make_splits
 from voxelseg.errors import ConfigError
 from voxelseg.plan.plan import read_plan
 from voxelseg.train.config import build_config
-from voxelseg.train.run import build_network, follows_plan, open_run, plan_for_network
+from voxelseg.train.run import build_network, open_run, plan_for_network
 
 
 def opened(prepared, folder, *, settings=("train.lr=0.01",), **changes):
@@ -123,11 +123,13 @@ def test_networks_of_slices_are_refused(prepared):
         build_network("mednext_s", prepared.dataset, build_config(["model.spatial_dims=2"]))
 
 
-def test_only_the_u_net_follows_the_plan():
-    assert follows_plan("unet")
-    assert not follows_plan("mednext_s")
-    with pytest.raises(ConfigError, match=r"unknown model 'mednex_s' \(did you mean 'mednext_s'\?\)"):
-        follows_plan("mednex_s")
+def test_networks_take_their_topology_from_the_plan(prepared):
+    strides, kernels = ((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3))
+    plan = prepared.plan.changed(strides=strides, kernels=kernels)
+    network = build_network("unet_s", prepared.dataset, build_config(["model.width=4"]), plan)
+    assert (network.config.strides, network.config.kernels) == (strides, kernels)
+    fixed = build_network("unet_s", prepared.dataset, build_config(["model.width=4", "model.strides=[1,2]"]), None)
+    assert fixed.divisor == (2, 2, 2)
 
 
 def test_patches_are_rounded_up_to_what_the_network_takes(prepared):

@@ -1,70 +1,20 @@
-"""Segmentation networks; usable alone, needs torch only."""
+"""Segmentation networks; usable alone, needs torch only (some baselines: MONAI)."""
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from voxelseg.errors import ConfigError, did_you_mean
 from voxelseg.nets import mednext, unet
-from voxelseg.nets.network import Network
+from voxelseg.nets.network import Network, NetworkEntry
 
 __all__ = ["NETWORKS", "Network", "NetworkEntry", "create_model", "describe_models", "find_network", "list_models"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkEntry:
-    """A named size of a network."""
-
-    network: Any
-    """Class, built from its config alone."""
-    config: Any
-    """Frozen dataclass with all options."""
-    options: dict[str, Any]
-    """Options in which this size differs from the config's defaults."""
-    source: str
-    """Publication and code that the network follows."""
-    summary: str
-    """One line for people who choose."""
-
-
-_MEDNEXT_SOURCE = "Roy et al., MICCAI 2023, arXiv:2303.09975; github.com/MIC-DKFZ/MedNeXt at 0b78ed8"
-_UNET_SOURCE = "Isensee et al., Nature Methods 2021; PlainConvUNet of nnU-Net v2"
-
-_MEDNEXT_SUMMARIES = {
-    "mednext_xs": "width 16, few blocks: ours, for demos and training on a CPU",
-    "mednext_s": "MedNeXt-S of the paper, the smallest published size",
-    "mednext_b": "MedNeXt-B: larger expansion ratios",
-    "mednext_m": "MedNeXt-M: expansion ratios of B, more blocks",
-    "mednext_l": "MedNeXt-L: most blocks and largest expansion ratios, most accurate in the paper",
-}
-_UNET_SUMMARIES = {
-    "unet": "plain 3D U-Net, width 32 to 320, five levels: the baseline",
-    "unet_s": "plain 3D U-Net, width 16, four levels: for training on a CPU",
-}
-
 NETWORKS: dict[str, NetworkEntry] = {
-    **{
-        name: NetworkEntry(
-            network=mednext.MedNeXt,
-            config=mednext.MedNeXtConfig,
-            options=options,
-            source=_MEDNEXT_SOURCE,
-            summary=_MEDNEXT_SUMMARIES[name],
-        )
-        for name, options in mednext.SIZES.items()
-    },
-    **{
-        name: NetworkEntry(
-            network=unet.UNet,
-            config=unet.UNetConfig,
-            options=options,
-            source=_UNET_SOURCE,
-            summary=_UNET_SUMMARIES[name],
-        )
-        for name, options in unet.SIZES.items()
-    },
+    **mednext.ENTRIES,
+    **unet.ENTRIES,
 }
 
 

@@ -20,7 +20,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
 from voxelseg.errors import ConfigError
-from voxelseg.nets.network import Network, check_counts, check_switches
+from voxelseg.nets.network import Network, NetworkEntry, check_counts, check_switches
 from voxelseg.ops.bottleneck import inverted_bottleneck
 from voxelseg.ops.depthwise import depthwise_conv, depthwise_conv_transpose
 from voxelseg.ops.norm import global_response_norm, instance_norm, layer_norm
@@ -269,3 +269,22 @@ SIZES: dict[str, dict[str, Any]] = {
     "mednext_l": {"width": 32, "expansion": _STAGES_L, "blocks": _STAGES_L},
 }
 """Options of each named size; S, B, M and L are Table 3 of the paper."""
+
+_SUMMARIES = {
+    "mednext_xs": "width 16, few blocks: ours, for demos and training on a CPU",
+    "mednext_s": "MedNeXt-S of the paper, the smallest published size",
+    "mednext_b": "MedNeXt-B: larger expansion ratios",
+    "mednext_m": "MedNeXt-M: expansion ratios of B, more blocks",
+    "mednext_l": "MedNeXt-L: most blocks and largest expansion ratios, most accurate in the paper",
+}
+
+ENTRIES = {
+    name: NetworkEntry(
+        network=MedNeXt,
+        config=MedNeXtConfig,
+        options=options,
+        source="Roy et al., MICCAI 2023, arXiv:2303.09975; github.com/MIC-DKFZ/MedNeXt at 0b78ed8",
+        summary=_SUMMARIES[name],
+    )
+    for name, options in SIZES.items()
+}

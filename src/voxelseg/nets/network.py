@@ -1,11 +1,17 @@
-"""What all networks share: the input check, the deep-supervision switch, the strides of the outputs."""
+"""What all networks share: the input check, the deep-supervision switch, inputs of any size, the table entries."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError, DataError
+
+Levels = tuple[tuple[int, ...], ...]
+"""One entry (D, H, W) per resolution level, full resolution first: strides or kernel sizes, as a plan has them."""
 
 
 def check_counts(config: Any, *names: str) -> None:
@@ -23,19 +29,89 @@ def check_switches(config: Any, *names: str) -> None:
             raise ConfigError(f"{name} = {getattr(config, name)!r}: expected true or false.")
 
 
+def per_level(name: str, levels: object, dims: int = 3) -> tuple[tuple[int, ...], ...]:
+    """`levels`, one entry per level, with every entry spread over the axes; ConfigError for anything else."""
+    if not isinstance(levels, list | tuple):
+        raise ConfigError(f"{name} = {levels!r}: expected a list with one entry per level.")
+    return tuple(per_axis(name, level, dims) for level in levels)
+
+
+def per_axis(name: str, value: object, dims: int = 3) -> tuple[int, ...]:
+    """A positive integer for each of the `dims` axes from one for all or one for each; ConfigError otherwise."""
+    sizes: tuple[Any, ...] = tuple(value) if isinstance(value, list | tuple) else (value,) * dims
+    if len(sizes) != dims or any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes):
+        letters, number = ("D, H, W", "three") if dims == 3 else ("H, W", "two")
+        raise ConfigError(f"{name}: {value!r} is not a positive integer or {number} of them ({letters}).")
+    return sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintedCost:
+    """What a paper prints as the cost of a network, and what it printed that for."""
+
+    where: str
+    """As in "Table 1 of 3D UX-Net"."""
+    parameters_m: float | None
+    """Millions of parameters."""
+    gflops: float | None
+    """10^9 operations as the paper counts them."""
+    convention: Literal["macs", "fvcore", "ptflops", "thop", "e2enet"]
+    """How the paper counts: a key of `voxelseg.nets.complexity.CONVENTIONS`."""
+    in_channels: int = 1
+    num_classes: int = 14
+    size: tuple[int, ...] = (96, 96, 96)
+    """Input voxels per axis."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options in which the counted network differs from the named size."""
+    note: str = ""
+    """Why ours differs, where it does by more than 2 %."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkEntry:
+    """A named size of a network."""
+
+    network: Any
+    """Class, built from its config alone."""
+    config: Any
+    """Frozen dataclass with all options. Where some follow from a data set's plan, it has a class method
+    `plan_options(options, strides, kernels)` that returns them, given the other options and the plan's `Levels`."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options in which this size differs from the config's defaults."""
+    source: str
+    """Publication and code that the network follows."""
+    summary: str
+    """One line for people who choose."""
+    printed: tuple[PrintedCost, ...] = ()
+    """Costs in papers."""
+
+
 class Network(nn.Module):
     """A segmentation network: (B, C, D, H, W) in, logits (B, K, D, H, W) out, or a list of them, full resolution first.
 
-    Networks with `spatial_dims=2` take (B, C, H, W).
+    Networks of slices take (B, C, H, W).
     """
 
     divisor: tuple[int, ...]
     """Each spatial axis of the input must be a multiple of this."""
+    image_size: tuple[int, ...] | None
+    """The only input size that the network takes, if it was built for one."""
+    auxiliary_loss: Tensor | None = None
+    """A loss of the network's own (a scalar) from its last forward pass in training, to be added to that of the logits;
+    None for networks without one."""
 
-    def __init__(self, head_strides: list[tuple[int, ...]], *, divisor: tuple[int, ...], in_channels: int) -> None:
+    def __init__(
+        self,
+        head_strides: list[tuple[int, ...]],
+        *,
+        divisor: tuple[int, ...],
+        in_channels: int,
+        image_size: tuple[int, ...] | None = None,
+    ) -> None:
         """`head_strides` are the downsampling factors per axis of the outputs for which the network has a head."""
         super().__init__()
         self.divisor = divisor
+        self.image_size = image_size
         self._in_channels = in_channels
         self._head_strides = head_strides
         self._deep_supervision = len(head_strides) > 1
@@ -63,6 +139,37 @@ class Network(nn.Module):
         """Downsampling factor per axis of each output that forward returns now, full resolution first."""
         return self._head_strides if self._deep_supervision else self._head_strides[:1]
 
+    def encoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters of the part that turns an image into features: what transfer learning keeps or freezes."""
+        raise NotImplementedError(f"{type(self).__name__} does not say which of its parameters encode.")
+
+    def forward_any_size(self, x: Tensor) -> Tensor | list[Tensor]:
+        """What `forward` returns, for an input of any size: zeros are appended up to a size that fits, outputs cropped.
+
+        Outputs at lower resolutions have ceil(size / stride) voxels per axis. DataError if the network takes a single
+        size and `x` is larger.
+        """
+        lack = [fits - size for fits, size in zip(self._fitting_size(x), x.shape[2:], strict=True)]
+        padded = F.pad(x, [pad for axis_lack in reversed(lack) for pad in (0, axis_lack)]) if any(lack) else x
+        outputs = self(padded)
+        if isinstance(outputs, Tensor):
+            return _cropped(outputs, x.shape[2:], self.output_strides[0])
+        return [_cropped(out, x.shape[2:], strides) for out, strides in zip(outputs, self.output_strides, strict=True)]
+
+    def _fitting_size(self, x: Tensor) -> tuple[int, ...]:
+        """Smallest size of at least that of `x` that the network takes."""
+        if self.image_size is not None:
+            if any(size > largest for size, largest in zip(x.shape[2:], self.image_size, strict=True)):
+                raise DataError(
+                    f"input of shape {tuple(x.shape)}: this {type(self).__name__} takes {self.image_size} voxels only. "
+                    "Cut the input into windows of that size, or build it with another image_size."
+                )
+            return self.image_size
+        padded = [-(-n // step) * step for n, step in zip(x.shape[2:], self.divisor, strict=True)]
+        if prod(n // step for n, step in zip(padded, self.divisor, strict=True)) == 1:
+            padded[-1] += self.divisor[-1]  # a single voxel at the lowest resolution has no variance to normalise by
+        return tuple(padded)
+
     def check_input(self, x: Tensor) -> None:
         """DataError, with the size to pad to, unless `x` fits the network."""
         dims = len(self.divisor)
@@ -71,12 +178,20 @@ class Network(nn.Module):
             raise DataError(
                 f"input of shape {tuple(x.shape)}: {type(self).__name__} expects (B, {self._in_channels}, {letters})."
             )
-        size = tuple(x.shape[2:])
-        padded = [-(-n // step) * step for n, step in zip(size, self.divisor, strict=True)]
-        if prod(n // step for n, step in zip(padded, self.divisor, strict=True)) == 1:
-            padded[-1] += self.divisor[-1]  # a single voxel at the lowest resolution has no variance to normalise by
-        if size != tuple(padded):
+        size, fitting = tuple(x.shape[2:]), self._fitting_size(x)
+        if size != fitting and self.image_size is not None:
+            raise DataError(
+                f"input of {letters} = {size}: this {type(self).__name__} was built for {fitting}. Pad the input to "
+                "that, or build it with another image_size."
+            )
+        if size != fitting:
             raise DataError(
                 f"input of {letters} = {size}: {type(self).__name__} needs multiples of {self.divisor} "
-                f"and more than one voxel at its lowest resolution. Pad the input to {tuple(padded)} or more."
+                f"and more than one voxel at its lowest resolution. Pad the input to {fitting} or more."
             )
+
+
+def _cropped(output: Tensor, size: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+    """The first voxels of `output`: those of an unpadded input of `size`."""
+    lengths = [-(-n // stride) for n, stride in zip(size, strides, strict=True)]
+    return output[(slice(None), slice(None), *map(slice, lengths))]

@@ -6,7 +6,7 @@ lead back up, and skips are concatenated. Strides and kernels are per level and 
 nnU-Net derives them from each data set; the defaults here are five isotropic levels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError
-from voxelseg.nets.network import Network, check_counts, check_switches
+from voxelseg.nets.network import Levels, Network, NetworkEntry, check_counts, check_switches, per_level
 from voxelseg.ops.dispatch import fast_on_cpu
 from voxelseg.ops.norm import instance_norm_leaky_relu
 from voxelseg.ops.pointwise import pointwise_head
@@ -48,10 +48,10 @@ class UNetConfig:
     def __post_init__(self) -> None:
         check_counts(self, "in_channels", "num_classes", "width", "max_width", "convs_per_stage")
         check_switches(self, "deep_supervision")
-        strides = _per_level("strides", self.strides)
+        strides = per_level("strides", self.strides)
         if len(strides) < 2 or strides[0] != (1, 1, 1):
             raise ConfigError(f"strides = {self.strides}: expected at least two levels, the first with stride 1.")
-        kernels = _per_level(
+        kernels = per_level(
             "kernels", (self.kernels,) * len(strides) if isinstance(self.kernels, int) else self.kernels
         )
         if len(kernels) != len(strides) or any(size % 2 == 0 for level in kernels for size in level):
@@ -61,18 +61,10 @@ class UNetConfig:
         object.__setattr__(self, "strides", strides)
         object.__setattr__(self, "kernels", kernels)
 
-
-def _per_level(name: str, levels: object) -> tuple[tuple[int, int, int], ...]:
-    if not isinstance(levels, list | tuple):
-        raise ConfigError(f"{name} = {levels!r}: expected a list with one entry per level.")
-    return tuple(_three(name, level) for level in levels)
-
-
-def _three(name: str, value: object) -> tuple[int, int, int]:
-    sizes = tuple(value) if isinstance(value, list | tuple) else (value,) * 3
-    if len(sizes) != 3 or any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes):
-        raise ConfigError(f"{name}: {value!r} is not a positive integer or three of them (D, H, W).")
-    return (sizes[0], sizes[1], sizes[2])
+    @classmethod
+    def plan_options(cls, options: Mapping[str, Any], strides: Levels, kernels: Levels) -> dict[str, Any]:
+        """Levels, strides and kernels are those of the plan."""
+        return {"strides": strides, "kernels": kernels}
 
 
 class ConvNormReLU(nn.Module):
@@ -171,3 +163,19 @@ SIZES: dict[str, dict[str, Any]] = {
     "unet_s": {"width": 16, "strides": (1, 2, 2, 2)},  # ours, for CPUs
 }
 """Options of each named size."""
+
+_SUMMARIES = {
+    "unet": "plain 3D U-Net, width 32 to 320, five levels: the baseline",
+    "unet_s": "plain 3D U-Net, width 16, four levels: for training on a CPU",
+}
+
+ENTRIES = {
+    name: NetworkEntry(
+        network=UNet,
+        config=UNetConfig,
+        options=options,
+        source="Isensee et al., Nature Methods 2021; PlainConvUNet of nnU-Net v2",
+        summary=_SUMMARIES[name],
+    )
+    for name, options in SIZES.items()
+}

@@ -6,8 +6,8 @@ the scans and the network's divisor allow, mirroring is decided from the data, a
 the ones that follow from it are then derived from the fixed value.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from math import ceil, prod
 from typing import Any
@@ -49,8 +49,8 @@ Levels = tuple[Shape, ...]
 class PlanLimits:
     """What the network and the machine allow."""
 
-    divisor: Shape | None = None
-    """Multiple that each axis of a patch must be; None for networks whose strides follow the plan."""
+    divisor: Callable[[Levels, Levels], Sequence[int]] = field(default=lambda strides, kernels: _product(strides))
+    """Multiple that each axis of a patch must be, given the strides and kernels that the planner finds for a patch."""
     voxels_per_step: int = 600_000
     """Voxels of all patches of one training step together."""
     min_batch_size: int = 2
@@ -59,8 +59,6 @@ class PlanLimits:
     def __post_init__(self) -> None:
         if self.voxels_per_step < 1 or not 1 <= self.min_batch_size <= self.max_batch_size:
             raise ConfigError(f"impossible plan limits: {self}. Raise the memory budget or correct the batch sizes.")
-        if self.divisor is not None and min(self.divisor) < 1:
-            raise ConfigError(f"divisor {self.divisor}: expected three integers of at least 1.")
 
 
 def make_plan(
@@ -133,7 +131,7 @@ def _derive(fingerprint: Fingerprint, limits: PlanLimits, fixed: Mapping[str, An
     median_shape: Shape = fixed.get("median_shape", _ints(np.round(np.median(resampled, axis=0))))
     smallest_batch: int = fixed.get("batch_size", limits.min_batch_size)
     largest_patch = limits.voxels_per_step // smallest_batch
-    patch: Shape = fixed.get("patch_size", _patch_size(median_shape, spacing, limits.divisor, largest_patch))
+    patch: Shape = fixed.get("patch_size", _patch_size(median_shape, spacing, limits, largest_patch))
     strides, kernels = _topology(patch, spacing)
     batch: int = fixed.get("batch_size", _batch_size(patch, float(resampled.prod(axis=1).sum()), limits))
     ordered = _ordered(fingerprint, axes, spacing)
@@ -191,26 +189,28 @@ def _coarsest_first(target: Float) -> Shape:
     return (0, 1, 2)
 
 
-def _patch_size(median_shape: Shape, spacing: Spacing, divisor: Shape | None, most_voxels: int) -> Shape:
+def _patch_size(median_shape: Shape, spacing: Spacing, limits: PlanLimits, most_voxels: int) -> Shape:
     """The median scan, cut down along whichever axis is longest in mm until it has at most `most_voxels`."""
     wanted = list(median_shape)
-    patch = _fitting(wanted, spacing, divisor)
+    patch = _fitting(wanted, spacing, limits)
     while prod(patch) > most_voxels and max(wanted) > 1:
         lengths = [size * mm if size > 1 else 0.0 for size, mm in zip(wanted, spacing, strict=True)]
         wanted[int(np.argmax(lengths))] -= 1
-        patch = _fitting(wanted, spacing, divisor)
+        patch = _fitting(wanted, spacing, limits)
     return patch
 
 
-def _fitting(size: list[int], spacing: Spacing, divisor: Shape | None) -> Shape:
+def _fitting(size: list[int], spacing: Spacing, limits: PlanLimits) -> Shape:
     """Smallest patch of at least `size` voxels that the network takes."""
-    if divisor is None:
-        strides, _ = _topology(_ints(size), spacing)
-        if len(strides) == 1:  # too small to be halved at all
-            size = [max(voxels, 2 * MIN_FEATURE_MAP) for voxels in size]
-            strides, _ = _topology(_ints(size), spacing)
-        divisor = _ints(np.prod(strides, axis=0))
+    divisor = limits.divisor(*_topology(_ints(size), spacing))
+    if prod(divisor) == 1:  # too small to be halved at all
+        size = [max(voxels, 2 * MIN_FEATURE_MAP) for voxels in size]
+        divisor = limits.divisor(*_topology(_ints(size), spacing))
     return fitting_patch(size, divisor)
+
+
+def _product(strides: Levels) -> Shape:
+    return _ints(np.prod(strides, axis=0))
 
 
 def _batch_size(patch: Shape, total_voxels: float, limits: PlanLimits) -> int:

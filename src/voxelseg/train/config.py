@@ -60,7 +60,7 @@ class TrainConfig(BaseModel):
     batch_dice: bool = False
     """Pool the patches of a batch before the Dice is taken: steadier where most patches lack a class."""
     deep_supervision: bool = True
-    """Whether lower resolutions of the decoder are trained too."""
+    """Whether lower resolutions of the decoder are trained too, in networks that have heads there."""
     foreground_share: Share = 0.33
     """Share of each batch that must hold foreground, rounded as in nnU-Net, and at least one patch."""
     ema: ShareBelowOne = 0.0

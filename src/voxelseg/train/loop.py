@@ -245,6 +245,8 @@ class Trainer:
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
             outputs = self.model(image.to(self.device, non_blocking=True))
         loss: Tensor = self.supervised_loss(outputs, target.to(self.device, non_blocking=True))
+        if self.model.auxiliary_loss is not None:
+            loss = loss + self.model.auxiliary_loss
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)

@@ -1,5 +1,6 @@
 """How much a training step may hold: what a network takes per voxel, measured on a small patch, and what is allowed."""
 
+from functools import cache
 from math import inf, prod
 
 import torch
@@ -7,10 +8,11 @@ import torch
 from voxelseg.data.dataset import Dataset
 from voxelseg.errors import ConfigError
 from voxelseg.nets import Network
+from voxelseg.nets.network import Levels
 from voxelseg.plan.planner import PlanLimits
 from voxelseg.train.config import RunConfig, TrainConfig
 from voxelseg.train.loop import training_precision
-from voxelseg.train.run import build_network, follows_plan
+from voxelseg.train.run import build_network, topology_options
 
 MEMORY_GB = {"cpu": 3.0, "cuda": 8.0}
 """Default memory budget of a training step by kind of device."""
@@ -46,8 +48,14 @@ def plan_limits(
     voxels = int((budget - weights_gb) * 1e9 / per_voxel)
     if device.type == "cpu" and memory_gb is None:
         voxels = min(voxels, CPU_VOXELS_PER_STEP)
-    d, h, w = network.divisor
-    return PlanLimits(divisor=None if follows_plan(model) else (d, h, w), voxels_per_step=max(voxels, 1))
+
+    @cache
+    def divisor(strides: Levels, kernels: Levels) -> tuple[int, ...]:
+        options = {**topology_options(model, config, strides, kernels), **config.model}
+        with torch.device("meta"):
+            return build_network(model, dataset, config.model_copy(update={"model": options})).divisor
+
+    return PlanLimits(divisor=divisor, voxels_per_step=max(voxels, 1))
 
 
 def training_bytes_of_weights(model: Network, config: TrainConfig) -> int:
@@ -60,16 +68,22 @@ def training_bytes_per_voxel(model: Network, *, in_channels: int, precision: tor
     """Bytes that one input voxel costs in a training step: activations kept for the backward pass.
 
     Measured where the network lies, since devices keep different ones, as the growth from a patch of at least 32 voxels
-    along each axis to one of twice the depth: weights and their copies in half precision do not grow. What recomputing
-    blocks (checkpointing) spares cannot be seen this way and is not counted.
+    along each axis to one of twice the depth: weights and their copies in half precision do not grow. A network for a
+    single input size is measured at that size, weights included. What recomputing blocks (checkpointing) spares cannot
+    be seen this way and is not counted.
     """
-    small = [max(-(-32 // step) * step, 2 * step) for step in model.divisor]
-    large = [2 * small[0], *small[1:]]
     was_training = model.training
     model.eval()  # no recomputing
-    first, second = (_saved_bytes(model, (1, in_channels, *size), precision=precision) for size in (small, large))
+    if model.image_size is not None:
+        saved = _saved_bytes(model, (1, in_channels, *model.image_size), precision=precision)
+        voxels = prod(model.image_size)
+    else:
+        small = [max(-(-32 // step) * step, 2 * step) for step in model.divisor]
+        large = [2 * small[0], *small[1:]]
+        first, second = (_saved_bytes(model, (1, in_channels, *size), precision=precision) for size in (small, large))
+        saved, voxels = second - first, prod(large) - prod(small)
     model.train(was_training)
-    return SAFETY * (second - first) / (prod(large) - prod(small))
+    return SAFETY * saved / voxels
 
 
 def _saved_bytes(model: Network, shape: tuple[int, ...], *, precision: torch.dtype) -> int:

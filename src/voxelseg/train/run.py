@@ -25,6 +25,7 @@ from voxelseg.data.splits import Split, read_splits, write_splits
 from voxelseg.errors import ConfigError
 from voxelseg.files import locked, read_json, write_json
 from voxelseg.nets import Network, create_model, find_network
+from voxelseg.nets.network import Levels
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import fitting_patch
@@ -70,12 +71,18 @@ class Run:
 def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | None = None) -> Network:
     """Network for the channels and classes of `dataset` with the options of `config`.
 
-    One whose topology follows the data takes it from `plan`, or keeps its own without. ConfigError for an unknown
-    model or option, an impossible value, and a network of slices.
+    One whose topology follows the data takes it from `plan`, or keeps its own without; one for a single input size
+    takes the plan's patch. ConfigError for an unknown model or option, an impossible value, and a network of slices.
     """
-    options: dict[str, Any] = {"deep_supervision": config.train.deep_supervision}
-    if plan is not None and follows_plan(model):
-        options |= {"strides": plan.strides, "kernels": plan.kernels}
+    entry = find_network(model)
+    known = {field.name for field in dataclasses.fields(entry.config)}
+    options: dict[str, Any] = {}
+    if "deep_supervision" in known:
+        options["deep_supervision"] = config.train.deep_supervision
+    if plan is not None and "image_size" in known:
+        options["image_size"] = plan.patch_size
+    if plan is not None:
+        options |= topology_options(model, config, plan.strides, plan.kernels)
     given = {"in_channels": len(dataset.channels), "num_classes": dataset.labels.num_outputs}
     fixed = given.keys() & config.model.keys()
     if fixed:
@@ -86,10 +93,13 @@ def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | 
     return network
 
 
-def follows_plan(model: str) -> bool:
-    """Whether the network takes its strides and kernels from the plan."""
-    fields = {field.name for field in dataclasses.fields(find_network(model).config)}
-    return {"strides", "kernels"} <= fields
+def topology_options(model: str, config: RunConfig, strides: Levels, kernels: Levels) -> dict[str, Any]:
+    """Options that the network takes from a plan with these strides and kernels; none if its topology is its own."""
+    entry = find_network(model)
+    if not hasattr(entry.config, "plan_options"):
+        return {}
+    options: dict[str, Any] = entry.config.plan_options({**entry.options, **config.model}, strides, kernels)
+    return options
 
 
 def plan_for_network(plan: Plan, network: Network) -> Plan:
