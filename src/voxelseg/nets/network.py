@@ -143,6 +143,12 @@ class Network(nn.Module):
         """Parameters of the part that turns an image into features: what transfer learning keeps or freezes."""
         raise NotImplementedError(f"{type(self).__name__} does not say which of its parameters encode.")
 
+    def fuse(self) -> None:
+        """Turn the network in place into a faster one with the same outputs in evaluation mode, where there is one.
+
+        For `voxelseg.optimize_for_inference`, which calls it on a copy; the state dict may be another one afterwards.
+        """
+
     def forward_any_size(self, x: Tensor) -> Tensor | list[Tensor]:
         """What `forward` returns, for an input of any size: zeros are appended up to a size that fits, outputs cropped.
 

@@ -1,45 +1,14 @@
 """Weights of the authors' code for the networks here: the mathematics is the same, only the names differ."""
 
-import re
 from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from voxelseg.errors import CheckpointError, ConfigError
 from voxelseg.nets.network import Network
+from voxelseg.nets.official import mednext
 
-_MEDNEXT_STAGES = {
-    r"stem": "stem",
-    r"enc_block_(\d)": r"encoder.\1",
-    r"bottleneck": "encoder.4",
-    r"down_(\d)": r"down.\1",
-    r"up_(\d)": r"up.\1",
-    r"dec_block_(\d)": r"decoder.\1",
-    r"out_(\d)\.conv_out": r"heads.\1",
-}
-_MEDNEXT_LAYERS = {
-    "conv1": "depthwise",
-    "conv2": "expand",
-    "conv3": "compress",
-    "res_conv": "residual",
-    "grn_gamma": "grn_weight",
-    "grn_beta": "grn_bias",
-}
-
-
-def _mednext_key(key: str) -> str | None:
-    """Our name for a MedNeXt parameter; None for `dummy_tensor`, which takes no part in the mathematics."""
-    if key == "dummy_tensor":
-        return None
-    for pattern, replacement in _MEDNEXT_STAGES.items():
-        match = re.match(rf"{pattern}\.", key)
-        if match:
-            stage, rest = match.expand(replacement), key[match.end() :].split(".")
-            return ".".join([stage, *(_MEDNEXT_LAYERS.get(part, part) for part in rest)])
-    raise CheckpointError(f"{key!r} is not a parameter of the official MedNeXt. Check which network the file is of.")
-
-
-_KEYS: dict[str, Callable[[str], str | None]] = {"mednext": _mednext_key}
+_RENAME: dict[str, Callable[[str], str | None]] = {"mednext": mednext.rename}
 
 
 def convert(network: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -47,9 +16,9 @@ def convert(network: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]
 
     A `module.` prefix from data-parallel training is removed, and MedNeXt's unused `dummy_tensor` left out.
     """
-    if network not in _KEYS:
-        raise ConfigError(f"no official weights are known for {network!r}. Known: {', '.join(_KEYS)}.")
-    rename = _KEYS[network]
+    if network not in _RENAME:
+        raise ConfigError(f"no official weights are known for {network!r}. Known: {', '.join(_RENAME)}.")
+    rename = _RENAME[network]
     renamed = ((rename(key.removeprefix("module.")), value) for key, value in state_dict.items())
     return {key: value for key, value in renamed if key is not None}
 
