@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from voxelseg.errors import DataError
 from voxelseg.nets import Network, create_model
+from voxelseg.nets.network import planned_kernels, planned_steps
 
 
 class Identity(Network):
@@ -68,3 +69,28 @@ def test_parameters_that_encode_are_said_by_every_network():
 
     with pytest.raises(NotImplementedError, match="Silent"):
         Silent().encoder_parameters()
+
+
+TWO, THICK = (2, 2, 2), (1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("plan", "steps"),
+    [
+        ((TWO,) * 4, (TWO,) * 4),
+        ((TWO,) * 5, (TWO,) * 4),
+        ((TWO,) * 2, (TWO,) * 4),  # a patch of 16 voxels: halved to 4 by the plan, to 1 by the network
+        ((TWO, TWO, TWO, THICK), (TWO,) * 4),  # D is a little shorter than H and W
+        ((THICK, TWO, TWO, THICK, THICK), (THICK, TWO, TWO, THICK)),  # thick slices, ACDC's plan
+        ((TWO, THICK, THICK, THICK), (TWO, THICK, THICK, THICK)),  # few slices
+        ((THICK, THICK, THICK), (THICK, THICK, THICK, THICK)),  # fewer levels: in plane as published
+    ],
+)
+def test_a_published_network_gives_way_to_a_plan_only_along_thick_or_few_slices(plan, steps):
+    assert planned_steps(((1, 1, 1), *plan), 4) == steps
+
+
+def test_kernels_are_flat_where_the_plan_has_flat_ones():
+    plan = ((1, 3, 3), (1, 3, 3), (3, 3, 3))
+    assert planned_kernels(plan, 2, 5) == ((1, 5, 5), (1, 5, 5))
+    assert planned_kernels(plan, 4, 7) == ((1, 7, 7), (1, 7, 7), (7, 7, 7), (7, 7, 7))

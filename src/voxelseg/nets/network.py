@@ -45,6 +45,25 @@ def per_axis(name: str, value: object, dims: int = 3) -> tuple[int, ...]:
     return sizes
 
 
+def planned_steps(strides: Levels, number: int) -> Levels:
+    """The `number` downsampling steps of a network that halves every axis `number` times, adapted to a plan.
+
+    An axis that the plan halves from the first level on, and at most two times less often, is halved in every step, as
+    published. Any other axis follows the plan's `strides` (whose first level has 1): slices that are thick or few.
+    """
+    wanted = [*strides[1:], *[(1,) * len(strides[0])] * number][:number]
+    halvings = [sum(step > 1 for step in axis) for axis in zip(*strides[1:], strict=True)]
+    published = [first > 1 and times >= number - 2 for first, times in zip(wanted[0], halvings, strict=True)]
+    return tuple(tuple(2 if published[axis] else size for axis, size in enumerate(step)) for step in wanted)
+
+
+def planned_kernels(kernels: Levels, number: int, size: int) -> Levels:
+    """Kernels of `number` levels: `size` along each axis, or 1 where the plan's `kernels` have 1 (thick slices)."""
+    deepest = (size,) * len(kernels[0])
+    levels = [tuple(1 if one == 1 else size for one in level) for level in kernels]
+    return tuple([*levels, *[deepest] * number][:number])
+
+
 @dataclass(frozen=True, kw_only=True)
 class PrintedCost:
     """What a paper prints as the cost of a network, and what it printed that for."""
