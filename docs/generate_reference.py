@@ -1,49 +1,196 @@
-"""Write docs/reference/configuration.md from the configuration classes: `python docs/generate_reference.py`."""
+"""Write the pages of docs/reference that are made from the code: `python docs/generate_reference.py`."""
 
+import ast
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from pydantic import BaseModel
 
+from voxelseg.nets import NETWORKS, create_model, describe_models
+from voxelseg.nets.complexity import CONVENTIONS, cost_in_papers
+from voxelseg.nets.network import PrintedCost
 from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.plan.plan import Normalization, Plan
 from voxelseg.train.config import PredictConfig, TrainConfig
 
-PAGE = Path(__file__).parent / "reference" / "configuration.md"
+FOLDER = Path(__file__).parent / "reference"
 SECTIONS: dict[str, type[BaseModel]] = {
     "train": TrainConfig,
     "augmentation": AugmentationConfig,
     "predict": PredictConfig,
     "plan": Plan,
 }
-_HEAD = """# Configuration
+_CONFIGURATION = """# Configuration
 
 Set any key with `--set section.key=value` (the value is YAML, so lists are `[1,2,3]`). Keys of `model` are the
-options of the network's config class, as in `--set model.kernel_size=5`. Keys of `plan` replace what the planner
+[options of the network](models.md#options), as in `--set model.kernel_size=5`. Keys of `plan` replace what the planner
 decided; they can also be changed in `plan.json`. An unknown key is an error.
 
 This page is made by `python docs/generate_reference.py` from the classes.
 """
 
 
-def _rows(config: type[BaseModel]) -> list[str]:
-    rows = ["| key | default | meaning |", "|---|---|---|"]
-    for name, field in config.model_fields.items():
-        default = "from the data" if field.is_required() else f"`{field.default!r}`"
-        meaning = " ".join((field.description or "").split()).replace("|", "or")
-        rows.append(f"| `{name}` | {default} | {meaning} |")
-    return rows
-
-
-def page() -> str:
-    """The page's text."""
-    parts = [_HEAD]
+def configuration_page() -> str:
+    """Every setting, its default and its meaning."""
+    parts = [_CONFIGURATION]
     for section, config in SECTIONS.items():
-        parts += [f"## {section}\n", " ".join((config.__doc__ or "").split()) + "\n", "\n".join(_rows(config)) + "\n"]
-    parts += ["### One entry of `plan.normalization`\n", "\n".join(_rows(Normalization)) + "\n"]
+        parts += [f"## {section}\n", _flat(config.__doc__) + "\n", _settings(config) + "\n"]
+    parts += ["### One entry of `plan.normalization`\n", _settings(Normalization) + "\n"]
     return "\n".join(parts)
 
 
+def _settings(config: type[BaseModel]) -> str:
+    return _table(
+        ("key", "default", "meaning"),
+        (
+            (f"`{name}`", "from the data" if field.is_required() else f"`{field.default!r}`", field.description)
+            for name, field in config.model_fields.items()
+        ),
+    )
+
+
+_MODELS = """# Networks
+
+Names for `--model` and `voxelseg.create_model`. For 1 input channel, 14 classes and one patch of 96 x 96 x 96 voxels,
+or of the size after the name; `voxelseg models --size 64,160,160` prints the table for other patches.
+
+- GMAC: 10^9 multiply-accumulates of a prediction, in convolutions, linear layers and attention products. A transposed
+  convolution is counted where it reads. FLOPs are twice as many.
+- Training and prediction: an estimate of the memory that one patch takes in single precision, with PyTorch's own
+  operations. Training holds weights, gradients, the state of AdamW, and the activations kept for the backward pass.
+- Divisor: each axis of the input must be a multiple of it; `forward_any_size` pads and crops.
+
+Heads that only deep supervision needs are left out. This page is made by `python docs/generate_reference.py` from the
+networks.
+"""
+_PAPERS = """## Numbers in papers
+
+What papers print for these networks, beside what ours have for the same input, classes and options. Every paper counts
+operations in its own way, so ours are counted in each paper's way, too; the last number is our plain count.
+
+- `macs`: multiply-accumulates.
+- `fvcore`: the same, and 5 for each normalised value.
+- `ptflops`: transposed convolutions as if every output voxel took the full kernel (8 times too many for stride 2);
+  biases, norms and activations are added, attention products and layer norms are not.
+- `thop`: transposed convolutions likewise; 4 for each normalised value (2 without scale and shift), attention products
+  not counted.
+- `e2enet`: two for each multiply-accumulate; transposed convolutions likewise, attention products not counted. For
+  E2ENet itself active kernels only, in operations and parameters; the plain count has all kernels.
+"""
+_OPTIONS = """## Options
+
+Fields of each network's config: `create_model("mednext_s", kernel_size=5)`, or `--set model.kernel_size=5`.
+`in_channels` and `num_classes` are left out. Named sizes differ from the defaults as said.
+"""
+
+
+def models_page() -> str:
+    """Every network with its cost, what papers print for it, and its options."""
+    parts = [_MODELS, _costs() + "\n", _PAPERS, _printed() + "\n", _OPTIONS, *_options()]
+    return "\n".join(parts)
+
+
+def _costs() -> str:
+    rows = []
+    for one in describe_models():
+        size = "" if one["size"] == [96, 96, 96] else f" ({_times(one['size'])})"
+        rows.append(
+            (
+                f"`{one['name']}`{size}",
+                f"{one['parameters']:,}",
+                f"{one['macs'] / 1e9:.1f}",
+                f"{one['training_bytes'] / 1e9:.2f}",
+                f"{one['prediction_bytes'] / 1e9:.2f}",
+                _times(one["divisor"]),
+                one["summary"],
+                one["source"],
+            )
+        )
+    titles = ("name", "parameters", "GMAC", "training (GB)", "prediction (GB)", "divisor", "what it is", "source")
+    return _table(titles, rows)
+
+
+def _printed() -> str:
+    titles = ("network", "printed in", "counted", "10^6 parameters", "ours", "", "10^9 operations", "ours", "", "GMAC")
+    rows = [_printed_row(name, cost) for name, entry in NETWORKS.items() for cost in entry.printed]
+    return _table((*titles, "note"), rows)
+
+
+def _printed_row(name: str, cost: PrintedCost) -> tuple[str, ...]:
+    assert cost.convention in CONVENTIONS
+    with torch.device("meta"):
+        model = create_model(name, in_channels=cost.in_channels, num_classes=cost.num_classes, **cost.options)
+    parameters, operations, macs = cost_in_papers(model, cost.size, convention=cost.convention)
+    options = "".join(f", {key} = {value}" for key, value in cost.options.items())
+    return (
+        f"`{name}`",
+        cost.where,
+        f"{cost.convention}: {cost.in_channels} x {_times(cost.size)}, {cost.num_classes} classes{options}",
+        *_compared(cost.parameters_m, parameters / 1e6),
+        *_compared(cost.gflops, operations / 1e9),
+        f"{macs / 1e9:.1f}",
+        cost.note,
+    )
+
+
+def _compared(printed: float | None, ours: float) -> tuple[str, str, str]:
+    if printed is None:
+        return "-", f"{ours:.2f}", ""
+    return f"{printed:g}", f"{ours:.2f}", f"{100 * (ours / printed - 1):+.1f} %"
+
+
+def _options() -> list[str]:
+    parts = []
+    for config in dict.fromkeys(entry.config for entry in NETWORKS.values()):
+        names = [name for name, entry in NETWORKS.items() if entry.config is config]
+        parts.append(f"### {', '.join(f'`{name}`' for name in names)}\n")
+        parts.append(_flat(config.__doc__) + "\n")
+        meanings = _meanings(config)
+        fields = [field for field in dataclasses.fields(config) if field.name not in ("in_channels", "num_classes")]
+        rows = [(f"`{field.name}`", f"`{field.default!r}`", meanings[field.name]) for field in fields]
+        parts.append(_table(("option", "default", "meaning"), rows) + "\n")
+        parts += [
+            f"`{name}`: {', '.join(f'{key} = {value}' for key, value in NETWORKS[name].options.items())}.\n"
+            for name in names
+            if NETWORKS[name].options
+        ]
+    return parts
+
+
+def _meanings(config: type[Any]) -> dict[str, str]:
+    """The text under each field of a dataclass and of those that it extends."""
+    found: dict[str, str] = {}
+    for owner in reversed([base for base in config.__mro__ if dataclasses.is_dataclass(base)]):
+        (definition,) = ast.parse(inspect.getsource(owner)).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, text in zip(definition.body, definition.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                found[ast.unparse(field.target)] = str(text.value.value)
+    return found
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str | None]]) -> str:
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    lines += [f"| {' | '.join(_flat(cell).replace('|', 'or') for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _flat(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _times(numbers: Sequence[int]) -> str:
+    return " x ".join(map(str, numbers))
+
+
+PAGES: dict[str, Callable[[], str]] = {"configuration.md": configuration_page, "models.md": models_page}
+
 if __name__ == "__main__":
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"Wrote {PAGE}.")
+    FOLDER.mkdir(exist_ok=True)
+    for page, text in PAGES.items():
+        (FOLDER / page).write_text(text(), encoding="utf-8")
+        print(f"Wrote {FOLDER / page}.")

@@ -108,9 +108,38 @@ def test_the_version_is_printed(voxelseg):
     assert re.fullmatch(r"voxelseg \d+\.\d+\.\d+\n", voxelseg("--version").out)
 
 
-def test_models_are_a_table_or_json(voxelseg):
-    assert "mednext_s" in voxelseg("models").out
-    assert {one["name"] for one in json.loads(voxelseg("models", "--json").out)} >= {"mednext_s", "unet"}
+@pytest.fixture
+def two_networks(monkeypatch):
+    """Only two networks to describe."""
+    from voxelseg import nets
+
+    for name in set(nets.NETWORKS) - {"mednext_xs", "unet_s"}:
+        monkeypatch.delitem(nets.NETWORKS, name)
+
+
+@pytest.mark.usefixtures("two_networks")
+def test_models_are_a_table_or_json(voxelseg, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    table = voxelseg("models").out
+    assert "one patch of 96^3 voxels" in table
+    # 1.37 million parameters, 10.5 GMAC, GB in training and prediction, the divisor
+    assert re.search(r"^ ?mednext_xs +1\.37 +10\.5 +2\.\d\d +0\.\d\d +16\^3 ", table, re.MULTILINE)
+    assert max(map(len, table.splitlines())) <= 80
+    found = {one["name"]: one for one in json.loads(voxelseg("models", "--json").out)}
+    assert found["unet_s"]["size"] == [96, 96, 96]
+    assert set(found) == {"mednext_xs", "unet_s"}
+
+
+@pytest.mark.usefixtures("two_networks")
+def test_a_network_that_cannot_take_the_patch_says_the_larger_one_that_it_was_counted_with(voxelseg):
+    found = {one["name"]: one["size"] for one in json.loads(voxelseg("models", "--json", "--size", "20,24,40").out)}
+    assert found == {"mednext_xs": [32, 32, 48], "unet_s": [24, 24, 40]}
+    assert "32x32x48" in voxelseg("models", "--size", "20,24,40").out
+
+
+@pytest.mark.parametrize("size", ["abc", "0", "-8", "64,64", "1.5", "64x64x64", "5000", ""])
+def test_a_size_that_is_none_is_refused(voxelseg, size):
+    assert voxelseg("models", "--size", size).refuses("expected voxels along each axis, as 96")
 
 
 def test_check_prints_json_for_machines_and_exits_1_if_training_would_be_wrong(voxelseg, data):

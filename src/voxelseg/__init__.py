@@ -11,17 +11,27 @@ from voxelseg.version import __version__
 if TYPE_CHECKING:
     from voxelseg.io import read_volume, write_volume
     from voxelseg.nets import create_model, list_models
+    from voxelseg.nets.inference import optimize_for_inference
     from voxelseg.volume import Volume
 
 _HOMES = {
     "Volume": "voxelseg.volume",
     "create_model": "voxelseg.nets",
     "list_models": "voxelseg.nets",
+    "optimize_for_inference": "voxelseg.nets.inference",
     "read_volume": "voxelseg.io",
     "write_volume": "voxelseg.io",
 }
 
-__all__ = ["Volume", "__version__", "create_model", "list_models", "read_volume", "write_volume"]
+__all__ = [
+    "Volume",
+    "__version__",
+    "create_model",
+    "list_models",
+    "optimize_for_inference",
+    "read_volume",
+    "write_volume",
+]
 
 
 def __getattr__(name: str) -> Any:

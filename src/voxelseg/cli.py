@@ -266,20 +266,21 @@ def report(
     commands.report(run, out, console=_progress_console())
 
 
-@app.command(short_help="List the networks.")
-def models(as_json: Json = False) -> None:
-    """List the networks, with their parameters for 1 channel and 14 classes."""
-    from rich.table import Table
-
-    found = commands.models()
+@app.command(short_help="List the networks and what they cost.")
+def models(
+    as_json: Json = False,
+    size: Annotated[
+        str, typer.Option(metavar="VOXELS", help="Patch: voxels along each axis, or D,H,W as 64,160,160.")
+    ] = "96",
+) -> None:
+    """List the networks: parameters, multiply-accumulates and memory of a patch, for 1 channel and 14 classes."""
+    found = commands.models(size, console=_progress_console())
     if as_json:
         print(json.dumps(found, indent=2))
         return
-    table = Table("model", "parameters", "divisor", "what it is", title="Networks (1 channel, 14 classes)")
-    for one in found:
-        divisor = "x".join(map(str, one["divisor"]))
-        table.add_row(one["name"], f"{one['parameters'] / 1e6:.2f} M", divisor, one["summary"])
-    Console().print(table)
+    from voxelseg.commands.listing import models_table
+
+    Console().print(models_table(found, size))
 
 
 COMMANDS: dict[str, Callable[..., Any]] = {

@@ -15,6 +15,7 @@ def test_a_tiny_network_is_measured_in_every_form(tmp_path):
     command = [sys.executable, str(SCRIPT), "--threads", "1", "--repeats", "1", "--out", str(out), *network]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = json.loads(out.read_text())["rows"]
-    assert [row["form"] for row in rows] == ["plain", "plain, kept", "fast, kept"]
-    assert all(row["step_s"] > 0 and row["forward_s"] > 0 and row["peak_mb"] > 10 for row in rows)
+    assert [row["form"] for row in rows] == ["plain", "plain, kept", "fast, kept", "fast, fused"]
+    assert all(row["forward_s"] > 0 and row["peak_mb"] > 10 for row in rows)
+    assert [row["step_s"] is None for row in rows] == [False, False, False, True]
     assert "unet_s width=2" in done.stdout

@@ -6,8 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+from rich.console import Console
 
-from voxelseg import commands
+from voxelseg import commands, nets
 from voxelseg.cli import COMMANDS
 from voxelseg.errors import ConfigError, DataError
 from voxelseg.io import read_label, read_volume
@@ -259,7 +260,25 @@ def test_references_without_prediction_are_left_out_only_when_allowed(tiny_msd, 
     assert scored.mean("dice") == 1.0
 
 
-def test_models_are_listed_with_their_sizes():
-    found = {one["name"]: one for one in commands.models()}
-    assert found["mednext_s"]["parameters"] > 5e6
+def test_models_are_listed_with_their_sizes_and_costs(monkeypatch):
+    for name in set(nets.NETWORKS) - {"mednext_s", "mednext_m", "unet"}:
+        monkeypatch.delitem(nets.NETWORKS, name)
+    found = {one["name"]: one for one in commands.models(32)}
+    assert found["mednext_s"]["parameters"] == 5_551_310
+    assert found["mednext_s"]["size"] == [32, 32, 32]
+    larger = {one["name"]: one for one in commands.models("32, 64, 32")}
+    for cost in ("macs", "training_bytes", "prediction_bytes"):
+        assert found["mednext_s"][cost] < larger["mednext_s"][cost]
+        assert found["mednext_s"][cost] < found["mednext_m"][cost]
+    assert larger["unet"]["macs"] == 2 * found["unet"]["macs"]
     assert {"divisor", "source", "summary"} <= found["unet"].keys()
+
+
+def test_networks_whose_library_is_not_installed_are_left_out_and_named(monkeypatch, capsys):
+    for name in set(nets.NETWORKS) - {"unet_s", "vnet"}:
+        monkeypatch.delitem(nets.NETWORKS, name)
+    monkeypatch.setitem(sys.modules, "monai.networks", None)  # importing it is an ImportError
+    assert [one["name"] for one in commands.models(32)] == ["unet_s"]
+    assert capsys.readouterr().out == ""
+    commands.models(32, console=Console())
+    assert 'Left out, until you pip install "voxelseg[baselines]": vnet.' in capsys.readouterr().out

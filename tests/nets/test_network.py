@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from voxelseg.errors import DataError
+from voxelseg.errors import ConfigError, DataError
 from voxelseg.nets import Network, create_model
-from voxelseg.nets.network import planned_kernels, planned_steps
+from voxelseg.nets.network import check_choice, check_shares, planned_kernels, planned_steps, positive_integers
 
 
 class Identity(Network):
@@ -84,6 +86,7 @@ TWO, THICK = (2, 2, 2), (1, 2, 2)
         ((THICK, TWO, TWO, THICK, THICK), (THICK, TWO, TWO, THICK)),  # thick slices, ACDC's plan
         ((TWO, THICK, THICK, THICK), (TWO, THICK, THICK, THICK)),  # few slices
         ((THICK, THICK, THICK), (THICK, THICK, THICK, THICK)),  # fewer levels: in plane as published
+        ((), ((1, 1, 1),) * 4),  # a patch too small to be halved
     ],
 )
 def test_a_published_network_gives_way_to_a_plan_only_along_thick_or_few_slices(plan, steps):
@@ -94,3 +97,17 @@ def test_kernels_are_flat_where_the_plan_has_flat_ones():
     plan = ((1, 3, 3), (1, 3, 3), (3, 3, 3))
     assert planned_kernels(plan, 2, 5) == ((1, 5, 5), (1, 5, 5))
     assert planned_kernels(plan, 4, 7) == ((1, 7, 7), (1, 7, 7), (7, 7, 7), (7, 7, 7))
+
+
+@pytest.mark.parametrize("values", [(1, 2.0), (1, True), (0, 1), (), 3, (1, 2, 3)])
+def test_lists_that_are_not_as_many_positive_integers_as_wanted_are_refused(values):
+    with pytest.raises(ConfigError, match=r"depths = .*: expected 2 integers of at least 1"):
+        positive_integers("depths", values, number=2)
+
+
+def test_shares_and_choices_say_what_is_wrong():
+    config = SimpleNamespace(dropout=1, upsampling="linear")
+    with pytest.raises(ConfigError, match="dropout = 1: expected a number from 0 up to but not including 1"):
+        check_shares(config, "dropout")
+    with pytest.raises(ConfigError, match="upsampling = 'linear': expected one of 'deconv', 'nearest'"):
+        check_choice(config, "upsampling", "deconv", "nearest")

@@ -9,6 +9,7 @@ from voxelseg.ops.depthwise import (
     depthwise_conv_transpose,
     depthwise_conv_transpose_plain,
 )
+from voxelseg.ops.dispatch import plain_forms
 
 SIZES = [(4, 6, 8), (10, 12, 14), (2, 2, 2)]
 
@@ -27,9 +28,10 @@ def assert_same(fast, plain, *inputs: Tensor) -> None:
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-5 * float(b.abs().max()))
 
 
-def arguments(kernel_size: int, size: tuple[int, ...]) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(kernel_size)
-    shapes = ((2, 5, *size), (5, 1, *(kernel_size,) * len(size)), (5,))
+def arguments(kernel_size: int | tuple[int, ...], size: tuple[int, ...]) -> list[Tensor]:
+    kernel = (kernel_size,) * len(size) if isinstance(kernel_size, int) else kernel_size
+    generator = torch.Generator().manual_seed(sum(kernel))
+    shapes = ((2, 5, *size), (5, 1, *kernel), (5,))
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
@@ -63,6 +65,51 @@ def test_odd_sizes_are_strided_too(kernel_size, size):
         lambda x, w, b: depthwise_conv_plain(x, w, b, stride=2),
         *arguments(kernel_size, size),
     )
+
+
+THICK = [(1, 3, 3), (1, 5, 5), (3, 5, 7), (5, 3, 3), (3, 1, 5)]
+STEPS = [(1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 2, 2)]
+
+
+@pytest.mark.parametrize("size", [(3, 11, 9), (1, 10, 12), (2, 4, 6)])
+@pytest.mark.parametrize("stride", STEPS)
+@pytest.mark.parametrize("kernel", THICK)
+def test_kernels_and_strides_may_differ_between_axes(kernel, stride, size):
+    assert_same(
+        lambda x, w, b: depthwise_conv(x, w, b, stride=stride),
+        lambda x, w, b: depthwise_conv_plain(x, w, b, stride=stride),
+        *arguments(kernel, size),
+    )
+
+
+@pytest.mark.parametrize("size", [(3, 5, 4), (1, 2, 7)])
+@pytest.mark.parametrize("stride", STEPS)
+@pytest.mark.parametrize("kernel", THICK)
+def test_transposed_kernels_and_strides_may_differ_between_axes(kernel, stride, size):
+    inputs = arguments(kernel, size)
+    assert_same(
+        lambda x, w, b: depthwise_conv_transpose(x, w, b, stride=stride),
+        lambda x, w, b: depthwise_conv_transpose_plain(x, w, b, stride=stride),
+        *inputs,
+    )
+    expected = [2 * n - 1 if step == 2 else n for n, step in zip(size, stride, strict=True)]
+    assert list(depthwise_conv_transpose(*inputs, stride=stride).shape[2:]) == expected
+
+
+@pytest.mark.parametrize("function", [depthwise_conv, depthwise_conv_transpose])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_bias_that_does_not_count_is_left_out_and_has_a_gradient_of_zero(function, dtype):
+    x, weight, bias = (tensor.to(dtype).requires_grad_() for tensor in arguments(3, (4, 6, 8)))
+    y = function(x, weight, bias, stride=2, bias_counts=False)
+    torch.testing.assert_close(y, function(x, weight, None, stride=2))
+    y.square().sum().backward()
+    assert torch.equal(bias.grad, torch.zeros_like(bias))
+    assert x.grad.any()
+    assert weight.grad.any()
+    with plain_forms():
+        torch.testing.assert_close(
+            function(x, weight, bias, stride=2, bias_counts=False), y + bias.view(-1, 1, 1, 1), rtol=1e-5, atol=1e-5
+        )
 
 
 def test_a_known_kernel_shifts_the_image():

@@ -21,3 +21,9 @@ def test_plain_forms_are_in_force_until_the_end_of_the_block():
         assert not fast_on_cpu(volume)
     assert not plain_forms_wanted()
     assert fast_on_cpu(volume)
+
+
+def test_tracers_see_plain_forms_alone():
+    volume = torch.ones(1, 1, 2, 2, 2)
+    traced = torch.jit.trace(lambda x: 2 * x if fast_on_cpu(x) else 3 * x, volume, check_trace=False)
+    assert torch.equal(traced(volume), 3 * volume)

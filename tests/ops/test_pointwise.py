@@ -27,6 +27,12 @@ def test_a_head_returns_channels_first_memory_and_a_convolution_channels_last():
     assert pointwise_conv(x, weight, None).is_contiguous(memory_format=torch.channels_last_3d)
 
 
+@pytest.mark.parametrize("function", [pointwise_conv, pointwise_head])
+def test_the_bias_may_be_left_out(function):
+    x, weight = torch.randn(2, 5, 3, 4, 6), torch.randn(7, 5, 1, 1, 1)
+    torch.testing.assert_close(function(x, weight, None), pointwise_conv_plain(x, weight, None))
+
+
 def test_slices_use_the_plain_form():
     x, weight = torch.randn(2, 5, 4, 6), torch.randn(7, 5, 1, 1)
     assert torch.equal(pointwise_conv(x, weight, None), pointwise_conv_plain(x, weight, None))

@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from voxelseg.errors import CheckpointError, ConfigError, StoppedError, VoxelsegError, memory_ran_out
+from voxelseg.nets import create_model
+from voxelseg.nets.kernel_masks import sparse_weights
 from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.train.config import TrainConfig
 from voxelseg.train.loop import BUDGET_EPOCHS, SAVE_EVERY_S, STATE_FILE, training_precision
+from voxelseg.train.sparse import move_kernels
 
 
 def events(folder, kind=None):
@@ -90,7 +93,7 @@ def test_loss_falls_when_one_patch_is_seen_again_and_again(prepared, tmp_path):
         {"schedule": "plateau", "plateau_patience": 1},
         {"schedule": "cosine", "warmup": 0.3},
         {"gradient_clip": 0.0},
-        {"precision": "bf16"},
+        {"betas": (0.5, 0.9)},
         {"batch_dice": True},
     ],
     ids=lambda settings: next(iter(settings)),
@@ -141,6 +144,39 @@ def test_gradients_are_clipped_to_the_norm_and_small_ones_are_left(prepared, tmp
     free = norm_after_a_step(0.0)
     assert norm_after_a_step(1e6) == free
     assert norm_after_a_step(free / 10) == pytest.approx(free / 10, rel=1e-3)
+
+
+def e2enet(prepared):
+    torch.manual_seed(0)
+    return create_model(
+        "e2enet", in_channels=1, num_classes=prepared.dataset.labels.num_outputs, width=2, strides=(1, 2, 2)
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_kernels_outside_the_masks_stay_zero_in_weights_average_and_momentum(prepared, tmp_path, optimizer):
+    trainer = prepared.trainer(tmp_path, unet=e2enet(prepared), optimizer=optimizer, ema=0.9, epochs=2)
+    masks = [mask.clone() for _, mask in sparse_weights(trainer.model).values()]
+    trainer.fit()
+    for network in (trainer.model, trainer.averaged):
+        for (weight, mask), drawn in zip(sparse_weights(network).values(), masks, strict=True):
+            assert torch.equal(mask, drawn)
+            assert not weight[~mask].any()
+            assert weight[mask].all()
+    for weight, mask in sparse_weights(trainer.model).values():
+        moments = [value for value in trainer.optimizer.state[weight].values() if value.shape == weight.shape]
+        assert moments
+        assert not any(moment[~mask].any() for moment in moments)
+
+
+def test_the_average_takes_over_masks_that_change_with_zeros_outside(prepared, tmp_path):
+    trainer = prepared.trainer(tmp_path, unet=e2enet(prepared), ema=0.9, epochs=1, steps_per_epoch=2)
+    trainer.on_progress = lambda state: move_kernels(trainer.model, 0.5, torch.Generator().manual_seed(state.step))
+    before = [mask.clone() for _, mask in sparse_weights(trainer.averaged).values()]
+    trainer.fit()
+    found = sparse_weights(trainer.averaged).values()
+    assert not any(torch.equal(mask, first) for (_, mask), first in zip(found, before, strict=True))
+    assert all(not weight[~mask].any() for weight, mask in found)
 
 
 def test_the_average_follows_the_weights_with_the_decay(prepared, tmp_path):
@@ -491,9 +527,9 @@ def test_a_training_that_diverges_stops_with_the_reason_and_keeps_the_last_good_
 def test_half_precision_is_used_where_the_device_has_it():
     cpu = torch.device("cpu")
     assert training_precision(TrainConfig(), cpu) == torch.float32
-    assert training_precision(TrainConfig(precision="bf16"), cpu) == torch.bfloat16
-    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
-        training_precision(TrainConfig(precision="fp16"), cpu)
+    for half in ("bf16", "fp16"):
+        with pytest.raises(ConfigError, match=f"{half} needs a GPU. On a CPU use fp32"):
+            training_precision(TrainConfig(precision=half), cpu)
 
 
 def test_a_gpu_without_bfloat16_computes_in_float16(monkeypatch):

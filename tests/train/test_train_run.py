@@ -1,8 +1,10 @@
+import dataclasses
 import json
 
 import pytest
 import torch
 
+from voxelseg.data.labels import parse_labels
 from voxelseg.data.splits import make_splits
 from voxelseg.errors import ConfigError
 from voxelseg.plan.plan import read_plan
@@ -113,6 +115,14 @@ def test_options_of_the_user_go_before_the_plan(prepared):
     assert not network.deep_supervision
 
 
+def test_one_stride_for_all_levels_goes_before_the_plan_too(prepared):
+    plan = prepared.plan.changed(strides=((1, 1, 1), (1, 2, 2), (1, 2, 2)), kernels=((1, 3, 3), (1, 3, 3), (3, 3, 3)))
+    with torch.device("meta"):
+        network = build_network("mednext_xs", prepared.dataset, build_config(["model.strides=2"]), plan)
+    assert network.divisor == (16, 16, 16)
+    assert network.config.kernel_size == 3
+
+
 def test_what_the_data_set_decides_is_no_option(prepared):
     with pytest.raises(ConfigError, match=r"model.in_channels, model.num_classes: the data set decides this"):
         build_network("unet_s", prepared.dataset, build_config(["model.num_classes=3", "model.in_channels=2"]))
@@ -123,13 +133,40 @@ def test_networks_of_slices_are_refused(prepared):
         build_network("mednext_s", prepared.dataset, build_config(["model.spatial_dims=2"]))
 
 
+def test_networks_for_classes_that_exclude_each_other_are_refused_for_regions(prepared):
+    labels = parse_labels({"background": 0, "whole": [1, 2], "rod": [2]}, regions_class_order=[1, 2])
+    dataset = dataclasses.replace(prepared.dataset, labels=labels)
+    with pytest.raises(ConfigError, match=r"rapnet .* regions .* `voxelseg models` lists others"):
+        build_network("rapnet", dataset, build_config([]))
+    assert build_network("unet_s", dataset, build_config(["model.width=4"])).config.num_classes == 2
+
+
 def test_networks_take_their_topology_from_the_plan(prepared):
     strides, kernels = ((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3))
     plan = prepared.plan.changed(strides=strides, kernels=kernels)
     network = build_network("unet_s", prepared.dataset, build_config(["model.width=4"]), plan)
     assert (network.config.strides, network.config.kernels) == (strides, kernels)
-    fixed = build_network("unet_s", prepared.dataset, build_config(["model.width=4", "model.strides=[1,2]"]), None)
-    assert fixed.divisor == (2, 2, 2)
+    five = build_network("unet_s", prepared.dataset, build_config(["model.width=4", "model.kernels=5"]), plan)
+    assert five.config.kernels == ((1, 5, 5), (5, 5, 5), (5, 5, 5))  # one number: spread by the plan
+    chosen = build_config(["model.width=4", "model.kernels=[3,3,5]"])
+    assert build_network("unet_s", prepared.dataset, chosen, plan).config.kernels == ((3,) * 3, (3,) * 3, (5,) * 3)
+
+
+@pytest.mark.parametrize("name", ["mednext_s", "uxnet", "e2enet", "ulkanet", "logonet"])
+def test_the_four_networks_take_thin_volumes_as_the_plan_has_them(prepared, name):
+    # ACDC's plan, of 10 slices: halved twice along D
+    strides = ((1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2), (1, 2, 2))
+    plan = prepared.plan.changed(strides=strides, kernels=((1, 3, 3), *((3, 3, 3),) * 5))
+    with torch.device("meta"):
+        thin = build_network(name, prepared.dataset, build_config([]), plan)
+        published = build_network(name, prepared.dataset, build_config([]))
+        isotropic = prepared.plan.changed(strides=((1, 1, 1), *((2, 2, 2),) * 5), kernels=((3, 3, 3),) * 6)
+        same = build_network(name, prepared.dataset, build_config([]), isotropic)
+    assert thin.divisor[0] == 4
+    assert thin.divisor[1:] == published.divisor[1:]
+    assert {key: value.shape for key, value in same.state_dict().items()} == {
+        key: value.shape for key, value in published.state_dict().items()
+    }
 
 
 def test_patches_are_rounded_up_to_what_the_network_takes(prepared):

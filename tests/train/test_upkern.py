@@ -45,6 +45,20 @@ def test_three_taps_become_five_by_linear_interpolation_per_axis(dims):
     torch.testing.assert_close(grown["depthwise.weight"], expected)
 
 
+def test_flat_kernels_grow_in_plane_only_and_other_levels_on_all_axes():
+    options = {"in_channels": 1, "num_classes": 2, "width": 2, "blocks": 1, "strides": ((1, 2, 2), 2, 2, 2)}
+    small = create_model("mednext_s", **options, kernel_size=((1, 3, 3), 3, 3, 3, 3))
+    large = create_model("mednext_s", **options, kernel_size=((1, 5, 5), (3, 5, 5), 5, 5, 5))
+    grown = grow_kernels(small.state_dict(), large.state_dict())
+    large.load_state_dict(grown)
+    key = "encoder.0.0.depthwise.weight"
+    in_plane = grow_kernels({key: small.state_dict()[key].squeeze(2)}, {key: torch.empty(2, 1, 5, 5)})
+    torch.testing.assert_close(grown[key].squeeze(2), in_plane[key])
+    middle = "encoder.1.0.depthwise.weight"  # slices of three taps stay the three slices
+    slices = grow_kernels({middle: small.state_dict()[middle][:, :, 1]}, {middle: torch.empty(4, 1, 5, 5)})
+    torch.testing.assert_close(grown[middle][:, :, 1], slices[middle])
+
+
 def test_heads_may_differ_in_deep_supervision():
     options = {"in_channels": 1, "num_classes": 2, "width": 2, "blocks": 1}
     plain = create_model("mednext_s", **options)

@@ -1,10 +1,84 @@
 """The command `models`."""
 
+import re
 from typing import Any
 
-from voxelseg.nets import describe_models
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from voxelseg.commands.display import counting_bar
+from voxelseg.errors import ConfigError
+from voxelseg.nets import describe_models, list_models
+
+MOST_VOXELS = 4096
+"""Along one axis; no patch is larger."""
 
 
-def models() -> list[dict[str, Any]]:
-    """Every network that `create_model` and --model know, with its parameters for 1 channel and 14 classes."""
-    return describe_models()
+def models(size: str | int = 96, *, console: Console | None = None) -> list[dict[str, Any]]:
+    """Every network that `create_model` and --model know, and what a patch costs it for 1 channel and 14 classes.
+
+    `size` is the patch: voxels along each axis, as 96 or "64,160,160" (D, H, W). ConfigError for anything else.
+    Networks that need a library which is not installed are left out; with `console` that is said.
+    """
+    patch, names = parse_size(size), list_models()
+    with counting_bar(console, "Counting", total=len(names)) as update:
+        found = describe_models(patch, progress=lambda done, name: update(done, note=name))
+    missing = [name for name in names if name not in {one["name"] for one in found}]
+    if missing and console is not None:
+        remark = f'Left out, until you pip install "voxelseg[baselines]": {", ".join(missing)}.'
+        console.print(remark, soft_wrap=True, highlight=False, markup=False)
+    return found
+
+
+def parse_size(text: str | int) -> tuple[int, int, int]:
+    """Voxels along D, H, W of "64,160,160", or of one number for all three; ConfigError for anything else."""
+    numbers = [int(part) for part in re.findall(r"\d+", str(text))]
+    written = ",".join(map(str, numbers)) == re.sub(r"\s", "", str(text))
+    if not written or len(numbers) not in (1, 3) or not all(1 <= number <= MOST_VOXELS for number in numbers):
+        raise ConfigError(
+            f"size {text!r}: expected voxels along each axis, as 96, or along D, H, W, as 64,160,160; "
+            f"from 1 to {MOST_VOXELS}."
+        )
+    d, h, w = numbers * (3 // len(numbers))
+    return d, h, w
+
+
+def models_table(found: list[dict[str, Any]], size: str | int) -> Table:
+    """What `models` found for patches of `size`, for people."""
+    asked = list(parse_size(size))
+    table = Table(
+        title=f"Networks: 1 channel, 14 classes, one patch of {_times(asked)} voxels",
+        caption=Text(
+            "GMAC: 10^9 multiply-accumulates of a prediction. GB: an estimate of what a training step (weights, "
+            "gradients, AdamW, activations) or a prediction holds at once in single precision with PyTorch's own "
+            "operations. Below a name: the patch, where the network takes only multiples of its divisor, or slices.",
+            style="table.caption",
+            justify="left",
+        ),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("model", no_wrap=True)
+    for title in ("params\n(10^6)", "GMAC", "train\n(GB)", "predict\n(GB)"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("divisor", no_wrap=True)
+    table.add_column("what it is")
+    for one in found:
+        table.add_row(
+            one["name"] if one["size"] == asked else f"{one['name']}\n  {_times(one['size'])}",
+            f"{one['parameters'] / 1e6:.2f}",
+            f"{one['macs'] / 1e9:.1f}",
+            f"{one['training_bytes'] / 1e9:.2f}",
+            f"{one['prediction_bytes'] / 1e9:.2f}",
+            _times(one["divisor"]),
+            Text(one["summary"]),
+        )
+    return table
+
+
+def _times(numbers: list[int]) -> str:
+    same = len(numbers) == 3 and len(set(numbers)) == 1
+    return f"{numbers[0]}^3" if same else "x".join(map(str, numbers))

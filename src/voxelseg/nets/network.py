@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from voxelseg.errors import ConfigError, DataError
 
@@ -27,6 +28,30 @@ def check_switches(config: Any, *names: str) -> None:
     for name in names:
         if not isinstance(getattr(config, name), bool):
             raise ConfigError(f"{name} = {getattr(config, name)!r}: expected true or false.")
+
+
+def positive_integers(name: str, values: object, *, number: int | None = None, least: int = 1) -> tuple[int, ...]:
+    """`values` as a tuple; ConfigError unless they are integers of at least `least`, and `number` of them if set."""
+    several: tuple[Any, ...] = tuple(values) if isinstance(values, list | tuple) else ()
+    fits = several and (number is None or len(several) == number)
+    if not fits or any(not isinstance(value, int) or isinstance(value, bool) or value < least for value in several):
+        count = "a list of" if number is None else str(number)
+        raise ConfigError(f"{name} = {values!r}: expected {count} integers of at least {least}.")
+    return several
+
+
+def check_shares(config: Any, *names: str) -> None:
+    """ConfigError unless each of these fields of `config` is a number from 0 up to but not including 1."""
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+            raise ConfigError(f"{name} = {value!r}: expected a number from 0 up to but not including 1.")
+
+
+def check_choice(config: Any, name: str, *choices: str) -> None:
+    """ConfigError unless this field of `config` is one of the choices."""
+    if getattr(config, name) not in choices:
+        raise ConfigError(f"{name} = {getattr(config, name)!r}: expected one of {', '.join(map(repr, choices))}.")
 
 
 def per_level(name: str, levels: object, dims: int = 3) -> tuple[tuple[int, ...], ...]:
@@ -52,7 +77,7 @@ def planned_steps(strides: Levels, number: int) -> Levels:
     published. Any other axis follows the plan's `strides` (whose first level has 1): slices that are thick or few.
     """
     wanted = [*strides[1:], *[(1,) * len(strides[0])] * number][:number]
-    halvings = [sum(step > 1 for step in axis) for axis in zip(*strides[1:], strict=True)]
+    halvings = [sum(step > 1 for step in axis) for axis in zip(*strides, strict=True)]
     published = [first > 1 and times >= number - 2 for first, times in zip(wanted[0], halvings, strict=True)]
     return tuple(tuple(2 if published[axis] else size for axis, size in enumerate(step)) for step in wanted)
 
@@ -94,13 +119,16 @@ class NetworkEntry:
     """Class, built from its config alone."""
     config: Any
     """Frozen dataclass with all options. Where some follow from a data set's plan, it has a class method
-    `plan_options(options, strides, kernels)` that returns them, given the other options and the plan's `Levels`."""
+    `plan_options(options, strides, kernels)` that returns them, given all other options and the plan's `Levels`. A
+    kernel size that is one number there is the size that it gives the levels."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options in which this size differs from the config's defaults."""
     source: str
     """Publication and code that the network follows."""
     summary: str
     """One line for people who choose."""
+    exclusive: bool = False
+    """Whether it takes only classes that exclude each other, background first: no regions."""
     printed: tuple[PrintedCost, ...] = ()
     """Costs in papers."""
 
@@ -161,6 +189,12 @@ class Network(nn.Module):
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the part that turns an image into features: what transfer learning keeps or freezes."""
         raise NotImplementedError(f"{type(self).__name__} does not say which of its parameters encode.")
+
+    def after_step(self, optimizer: Optimizer | None = None) -> None:
+        """What the network asks for after each step of the optimizer that trains it: nothing, for most.
+
+        Without an optimizer: the same for an average of the weights.
+        """
 
     def fuse(self) -> None:
         """Turn the network in place into a faster one with the same outputs in evaluation mode, where there is one.

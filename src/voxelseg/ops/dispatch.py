@@ -25,8 +25,8 @@ def fast_on_cpu(x: Tensor, *parameters: Tensor) -> bool:
 
 
 def plain_forms_wanted() -> bool:
-    """Whether a compiler or exporter is at work, or `plain_forms` is in force."""
-    return torch.compiler.is_compiling() or _plain.get()
+    """Whether a compiler, exporter or tracer is at work, or `plain_forms` is in force."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or _plain.get()  # type: ignore[attr-defined,no-untyped-call]
 
 
 @contextmanager

@@ -23,10 +23,12 @@ def pointwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
 
 
-def pointwise_head(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def pointwise_head(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`pointwise_conv` to few channels, with the channels first in memory, as losses and argmax read them."""
     if not fast_on_cpu(x, weight):
         return pointwise_conv_plain(x, weight, bias)
     voxels = x.movedim(1, -1).flatten(1, -2)  # (B, D*H*W, C)
-    logits = (weight.flatten(1) @ voxels.transpose(1, 2)).add_(bias.unsqueeze(1))
+    logits = weight.flatten(1) @ voxels.transpose(1, 2)
+    if bias is not None:
+        logits.add_(bias.unsqueeze(1))
     return logits.view(x.shape[0], -1, *x.shape[2:])

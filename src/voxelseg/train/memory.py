@@ -51,7 +51,7 @@ def plan_limits(
 
     @cache
     def divisor(strides: Levels, kernels: Levels) -> tuple[int, ...]:
-        options = {**topology_options(model, config, strides, kernels), **config.model}
+        options = {**config.model, **topology_options(model, config, strides, kernels)}
         with torch.device("meta"):
             return build_network(model, dataset, config.model_copy(update={"model": options})).divisor
 

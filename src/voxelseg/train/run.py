@@ -72,34 +72,44 @@ def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | 
     """Network for the channels and classes of `dataset` with the options of `config`.
 
     One whose topology follows the data takes it from `plan`, or keeps its own without; one for a single input size
-    takes the plan's patch. ConfigError for an unknown model or option, an impossible value, and a network of slices.
+    takes the plan's patch. ConfigError for an unknown model or option, an impossible value, a network of slices, and
+    one that does not take regions.
     """
     entry = find_network(model)
+    if entry.exclusive and dataset.labels.has_regions:
+        raise ConfigError(
+            f"{model} tells classes apart that exclude each other, and those here are regions that may overlap. "
+            "`voxelseg models` lists others."
+        )
     known = {field.name for field in dataclasses.fields(entry.config)}
     options: dict[str, Any] = {}
     if "deep_supervision" in known:
         options["deep_supervision"] = config.train.deep_supervision
     if plan is not None and "image_size" in known:
         options["image_size"] = plan.patch_size
-    if plan is not None:
-        options |= topology_options(model, config, plan.strides, plan.kernels)
+    topology = {} if plan is None else topology_options(model, config, plan.strides, plan.kernels)
     given = {"in_channels": len(dataset.channels), "num_classes": dataset.labels.num_outputs}
     fixed = given.keys() & config.model.keys()
     if fixed:
         raise ConfigError(f"model.{', model.'.join(sorted(fixed))}: the data set decides this. Leave it out.")
-    network = create_model(model, **given, **{**options, **config.model})
+    network = create_model(model, **given, **{**options, **config.model, **topology})
     if len(network.divisor) != 3:
-        raise ConfigError(f"{model} with these options takes slices, not volumes. Leave out model.spatial_dims.")
+        remedy = "Leave out model.spatial_dims." if "spatial_dims" in known else "`voxelseg models` lists others."
+        raise ConfigError(f"{model} with these options takes slices, not volumes. {remedy}")
     return network
 
 
 def topology_options(model: str, config: RunConfig, strides: Levels, kernels: Levels) -> dict[str, Any]:
-    """Options that the network takes from a plan with these strides and kernels; none if its topology is its own."""
+    """Options that the network takes from a plan with these strides and kernels; none if its topology is its own.
+
+    Strides of the user are kept with all that goes with them, and so is what comes level by level; one kernel size
+    for all levels is what the plan spreads over them.
+    """
     entry = find_network(model)
-    if not hasattr(entry.config, "plan_options"):
+    if not hasattr(entry.config, "plan_options") or config.model.get("strides") is not None:
         return {}
-    options: dict[str, Any] = entry.config.plan_options({**entry.options, **config.model}, strides, kernels)
-    return options
+    planned: dict[str, Any] = entry.config.plan_options({**entry.options, **config.model}, strides, kernels)
+    return {name: value for name, value in planned.items() if not isinstance(config.model.get(name), list | tuple)}
 
 
 def plan_for_network(plan: Plan, network: Network) -> Plan:

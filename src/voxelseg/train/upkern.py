@@ -13,8 +13,9 @@ def grow_kernels(small_state: Mapping[str, Tensor], target_state: Mapping[str, T
 
     Tensors of equal shape are copied; kernels that differ only in size are interpolated linearly along each axis
     (trilinear or bilinear, corners not aligned, not rescaled: the norm that follows removes the scale), as the authors'
-    code does. Deep-supervision heads (names with `heads.`) may be missing on either side: the target's own are kept,
-    surplus ones left out. CheckpointError if anything else is missing, left over or of another shape.
+    code does; an axis of equal length stays as it is. Deep-supervision heads (names with `heads.`) may be missing on
+    either side: the target's own are kept, surplus ones left out. CheckpointError if anything else is missing, left
+    over or of another shape.
     """
     grown: dict[str, Tensor] = {}
     problems = [
