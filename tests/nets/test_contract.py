@@ -66,13 +66,12 @@ def as_list(outputs: Tensor | list[Tensor]) -> list[Tensor]:
 
 def loss_of(model: Network, outputs: Tensor | list[Tensor]) -> Tensor:
     """Depends on every output, and differently on each of its values."""
-    total = torch.stack(
-        [
-            (output.float() * torch.linspace(0.5, 1, output.numel()).view_as(output)).square().mean()
-            for output in as_list(outputs)
-        ]
-    ).sum()
+    total = torch.stack([(output * _ramp(output)).square().mean() for output in as_list(outputs)]).sum()
     return total if model.auxiliary_loss is None else total + model.auxiliary_loss
+
+
+def _ramp(output: Tensor) -> Tensor:
+    return torch.linspace(0.5, 1, output.numel(), dtype=output.dtype, device=output.device).view_as(output)
 
 
 def test_every_network_has_a_small_version():
