@@ -78,9 +78,9 @@ THE_FOUR: list[tuple[str, dict[str, Any]]] = [
 
 
 def _monai_mednext_s(options: dict[str, Any]) -> nn.Module:
-    from monai.networks.nets.mednext import MedNeXtS
+    from monai.networks.nets.mednext import MedNeXt
 
-    network: nn.Module = MedNeXtS(  # type: ignore[no-untyped-call]
+    network: nn.Module = MedNeXt(  # its other defaults are size S
         in_channels=1,
         out_channels=3,
         kernel_size=options.get("kernel_size", 3),

@@ -3,9 +3,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import networks
 import pytest
 
+from voxelseg.nets import create_model
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "networks.py"
+
+
+def test_monais_network_is_of_the_same_size():
+    ours = create_model("mednext_s", num_classes=3, width=4, deep_supervision=True)
+    theirs = networks.MONAI["mednext_s"]({"width": 4})
+    assert sum(p.numel() for p in theirs.parameters()) == sum(p.numel() for p in ours.parameters())
 
 
 @pytest.mark.slow
