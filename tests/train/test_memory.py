@@ -117,10 +117,13 @@ def test_a_budget_that_the_weights_use_up_is_an_error(prepared):
         plan_limits("mednext_s", prepared.dataset, build_config([]), CPU, memory_gb=0.05)
 
 
-@pytest.mark.parametrize(("name", "divisor"), [("mednext_xs", (16, 16, 16)), ("unet_s", (2, 4, 4))])
-def test_the_divisor_follows_the_plan_where_the_network_does(prepared, name, divisor):
+@pytest.mark.parametrize(
+    ("name", "isotropic", "thick"), [("mednext_xs", (16, 16, 16), (2, 16, 16)), ("unet_s", (4, 4, 4), (2, 4, 4))]
+)
+def test_the_divisor_follows_the_plan_where_the_network_does(prepared, name, isotropic, thick):
     limits = plan_limits(name, prepared.dataset, build_config(["model.width=4"]), CPU)
-    assert limits.divisor(((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3))) == divisor
+    assert limits.divisor(((1, 1, 1), (2, 2, 2), (2, 2, 2)), ((3, 3, 3),) * 3) == isotropic
+    assert limits.divisor(((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3))) == thick
 
 
 def test_no_memory_at_all_is_an_error(prepared):
