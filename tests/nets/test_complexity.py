@@ -245,3 +245,16 @@ def test_printed_costs_are_met_or_explained(name, cost):
     parameters, counted, _ = cost_in_papers(model, cost.size, convention=cost.convention)
     pairs = [(cost.parameters_m, parameters / 1e6), (cost.gflops, counted / 1e9)]
     assert cost.note or all(ours == pytest.approx(printed, rel=0.02) for printed, ours in pairs if printed is not None)
+
+
+def test_inference_mode_changes_no_count():
+    model = create_model("unet_s", width=4)
+    expected = count(model, (16, 16, 24))
+    with torch.inference_mode():
+        assert count(model, (16, 16, 24)) == expected
+
+
+@pytest.mark.parametrize("size", [(0, 0, 0), (16, 16, -16), (16, 16, 16.0)])
+def test_sizes_without_voxels_are_refused(size):
+    with pytest.raises(DataError, match="expected a positive integer for each axis"):
+        count(create_model("unet_s", width=4), size)

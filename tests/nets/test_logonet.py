@@ -138,6 +138,18 @@ def test_networks_of_their_own_run_as_one_give_what_a_loop_gives(training):
         torch.testing.assert_close(results[1][key], value, rtol=1e-8, atol=1e-10, msg=key)
 
 
+def test_a_frozen_local_network_stays_frozen_whichever_way_they_run():
+    loop = randomised(small(cubes_per_axis=(1, 2, 2))).train()
+    batch = small(cubes_per_axis=(1, 2, 2), local_execution="batch").train()
+    batch.load_state_dict(loop.state_dict())
+    x = torch.randn(2, 1, 8, 16, 24)
+    for model in (loop, batch):
+        model.local_nets[1].eval()
+    torch.testing.assert_close(batch(x), loop(x))
+    for key, value in loop.state_dict().items():
+        torch.testing.assert_close(batch.state_dict()[key], value, msg=key)
+
+
 def test_networks_run_as_one_keep_their_order():
     nets = nn.ModuleList(nn.BatchNorm3d(1) for _ in range(3)).eval()
     for number, net in enumerate(nets):

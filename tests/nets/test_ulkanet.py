@@ -205,6 +205,8 @@ def test_official_weights_are_loaded_and_the_head_of_pre_training_is_left_out(go
     )
     report = load_official(model, "ulkanet", {**pretrained, "pre_train_proj.0.weight": torch.zeros(2)})
     assert report.left_out == ("pre_train_proj.0.weight",)
+    assert report.differing == ("residual = 'released'",)
+    assert "The authors' code computes something else: it has residual = 'released'." in str(report)
     assert {name.rsplit(".", 1)[0] for name in report.missing} == {
         *(f"body.fusion.{unit}.{layer}" for unit in ("first", "second") for layer in ("conv", "norm")),
         "classifier",

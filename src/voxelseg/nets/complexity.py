@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from voxelseg.errors import DataError
 from voxelseg.nets.e2enet import E2ENet, paper_cost
 from voxelseg.nets.network import Network
 from voxelseg.ops.dispatch import plain_forms
@@ -149,8 +150,12 @@ def cost_in_papers(model: Network, input_size: Sequence[int], *, convention: str
     return parameters, counted, _macs(observed)
 
 
+# In inference mode the observer would see no operation in the form that it knows, and there would be no gradients.
+@torch.inference_mode(False)
 def _observed(twin: Network, input_size: Sequence[int], *, training: bool) -> "_Observer":
     """What one forward pass of a network on the meta device does; its mode is another one afterwards."""
+    if any(type(size) is not int or size < 1 for size in input_size):
+        raise DataError(f"input of {tuple(input_size)} voxels: expected a positive integer for each axis.")
     config: Any = twin.config
     observer = _Observer(twin.train(training))
     with torch.device("meta"), torch.set_grad_enabled(training), plain_forms(), observer:
@@ -160,6 +165,7 @@ def _observed(twin: Network, input_size: Sequence[int], *, training: bool) -> "_
     return observer
 
 
+@torch.inference_mode(False)
 def _without_memory(model: Network) -> Network:
     """Copy whose parameters and buffers are on the meta device."""
     replaced: dict[int, Any] = {id(model.auxiliary_loss): None}  # it hangs on a graph, which cannot be copied

@@ -138,7 +138,9 @@ class LoGoNet(Network):
         shared, execution = self.config.share_local, self.config.local_execution
         if shared and execution != "loop":
             outputs = self.local_nets[0](torch.cat(parts)).chunk(len(parts))
-        elif not shared and execution == "batch" and not torch.compiler.is_compiling():
+        elif (
+            not shared and execution == "batch" and _in_one_mode(self.local_nets) and not torch.compiler.is_compiling()
+        ):
             outputs = run_as_one(self.local_nets, parts)
         else:
             nets = [self.local_nets[0]] * len(parts) if shared else self.local_nets
@@ -155,6 +157,12 @@ class LoGoNet(Network):
 
     def _fitting_size(self, x: Tensor) -> tuple[int, ...]:
         return super()._fitting_size(x) if self.training and x.shape[0] == 1 else next_multiple(x, self.divisor)
+
+
+def _in_one_mode(nets: nn.ModuleList) -> bool:
+    """Whether each layer trains, or does not, in all networks alike."""
+    modes = [[layer.training for layer in net.modules()] for net in nets]
+    return all(mode == modes[0] for mode in modes)
 
 
 def split_cubes(x: Tensor, per_axis: Sequence[int]) -> list[Tensor]:

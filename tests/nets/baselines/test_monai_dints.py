@@ -81,6 +81,8 @@ def test_the_encoder_is_the_grid_and_what_leads_to_it():
     ("options", "message"),
     [
         ({"levels": 1}, "at least 2 of each"),
+        ({"architecture": 3}, "a list of numbers for each block"),
+        ({"architecture": [1, 2]}, "a list of numbers for each block"),
         ({"blocks": 2, "architecture": U_SHAPED}, r"of 3 blocks with \[4\] numbers: expected 2 .* with 4"),
         ({"levels": 3, "architecture": U_SHAPED}, r"expected 3 \(blocks\) with 7"),
         ({"architecture": (*U_SHAPED[:2], (5, 1, -1, -1))}, "numbers from -1 to 4"),

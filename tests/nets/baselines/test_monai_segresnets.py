@@ -108,6 +108,7 @@ def test_the_encoder_is_the_way_down_without_the_autoencoder():
         ("segresnet_vae", {"width": 6, "groups": 3}, "divisor of the 16 channels"),
         ("segresnet_vae", {"latent": 0}, "positive integer"),
         ("segresnet_vae", {"default_std": -1}, "0 or a positive number"),
+        ("segresnet_vae", {"vae_weight": float("inf")}, "0 or a positive number"),
         ("segresnet_vae", {"estimate_std": "yes"}, "true or false"),
     ],
 )

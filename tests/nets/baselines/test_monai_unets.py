@@ -148,6 +148,7 @@ def test_residual_units_have_as_many_convolutions_as_wanted(units):
         ("unet3d_residual", {"channels": (4,), "strides": ()}, "at least two levels"),
         ("unet3d_residual", {"norm": "group"}, "'instance', 'batch'"),
         ("unet3d_residual", {"residual_units": -1}, "positive integer"),
+        ("unet3d_residual", {"residual_units": False}, "positive integer"),
         ("attention_unet", {"channels": (1, 2, 3)}, "of at least 2"),
         ("vnet", {"activation": "relu"}, "'elu', 'prelu'"),
         ("vnet", {"width": 0}, "positive integer"),

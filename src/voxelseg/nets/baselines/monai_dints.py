@@ -56,6 +56,9 @@ class DiNTSConfig:
         if self.levels < 2 or self.width < 2:
             raise ConfigError(f"levels = {self.levels}, width = {self.width}: expected at least 2 of each.")
         if self.architecture is not None:
+            blocks: Any = self.architecture
+            if not isinstance(blocks, list | tuple) or not all(isinstance(block, list | tuple) for block in blocks):
+                raise ConfigError(f"architecture = {self.architecture!r}: expected a list of numbers for each block.")
             object.__setattr__(self, "architecture", tuple(tuple(block) for block in self.architecture))
             self._check_architecture(self.architecture)
 

@@ -9,6 +9,7 @@ variables with a fixed standard deviation of 0.3 where the paper estimates one: 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -106,7 +107,7 @@ class SegResNetVAEConfig(SegResNetConfig):
         check_switches(self, "estimate_std")
         for name in ("default_std", "vae_weight"):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < inf:
                 raise ConfigError(f"{name} = {value!r}: expected 0 or a positive number.")
         if 16 % self.groups:
             raise ConfigError(f"groups = {self.groups}: expected a divisor of the 16 channels of the autoencoder.")

@@ -99,7 +99,7 @@ class ResidualUNet3DConfig:
         _check_steps(self)
         check_shares(self, "dropout")
         check_choice(self, "norm", "instance", "batch")
-        if self.residual_units != 0:
+        if type(self.residual_units) is not int or self.residual_units != 0:
             check_counts(self, "residual_units")
 
     @classmethod

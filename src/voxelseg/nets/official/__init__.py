@@ -38,6 +38,13 @@ _HEADS: dict[str, tuple[str, ...]] = {
 }
 """How our names of the layers begin that depend on the number of classes, where it is not `heads.` alone."""
 
+_RELEASED: dict[str, dict[str, Any]] = {
+    "e2enet": {"shift": (-2, -1, 0, 1, 2)},
+    "ulkanet": {"residual": "released"},
+    "logonet": {"residual": "released"},
+}
+"""Options without weights that the authors' code has and our defaults, which follow the papers, have not."""
+
 _INNER_DICTS = ("state_dict", "network_weights", "model_state_dict")
 """Where whole checkpoints keep the weights: nnU-Net v1 and LoGoNet's authors, nnU-Net v2, others."""
 
@@ -60,6 +67,8 @@ class LoadReport:
     """Heads that the file lacks; the model's own values stay."""
     mismatched: tuple[str, ...]
     """Heads for another number of classes; the model's own values stay."""
+    differing: tuple[str, ...] = ()
+    """Options without weights in which the model is not the network that the authors trained."""
 
     def __str__(self) -> str:
         """A line per kind of outcome that occurred."""
@@ -71,6 +80,8 @@ class LoadReport:
         ):
             if names:
                 lines.append(f"{len(names)} {outcome}: {_some(names)}.")
+        if self.differing:
+            lines.append(f"The authors' code computes something else: it has {' and '.join(self.differing)}.")
         if self.missing or self.mismatched:
             lines.append("Train the model before it predicts.")
         return "\n".join(lines)
@@ -112,8 +123,16 @@ def load_official(model: Network, kind: str, state_dict: Mapping[str, Any]) -> L
         )
     matched = {key: weights[key] for key in own if key in weights and key not in unfit}
     model.load_state_dict({**own, **matched})
+    config: Any = model.config
+    differing = [
+        f"{name} = {value!r}" for name, value in _RELEASED.get(kind, {}).items() if getattr(config, name) != value
+    ]
     return LoadReport(
-        matched=tuple(matched), left_out=(*surplus, *unused), missing=tuple(absent), mismatched=tuple(unfit)
+        matched=tuple(matched),
+        left_out=(*surplus, *unused),
+        missing=tuple(absent),
+        mismatched=tuple(unfit),
+        differing=tuple(differing),
     )
 
 
