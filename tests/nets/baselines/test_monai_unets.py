@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from voxelseg import optimize_for_inference
 from voxelseg.errors import ConfigError
 from voxelseg.nets import Network, create_model
 from voxelseg.nets.baselines.monai_unets import AttentionUNetConfig, ResidualUNet3DConfig
@@ -84,6 +85,13 @@ def test_nested_unets_have_heads_only_with_deep_supervision_and_the_deepest_come
         after = supervised(x)
     torch.testing.assert_close(after[3], outputs[3] + 1)  # the shallowest, last
     torch.testing.assert_close(after[:3], outputs[:3])
+
+
+def test_a_nested_unet_for_inference_has_one_head():
+    supervised = tiny("unetpp", deep_supervision=True)
+    heads = [key for key in optimize_for_inference(supervised).state_dict() if "final_conv" in key]
+    assert heads == ["network.final_conv_0_4.weight", "network.final_conv_0_4.bias"]
+    assert len(supervised(torch.randn(1, 1, 48, 16, 32))) == 4  # the network itself keeps them
 
 
 def test_a_vnet_of_width_16_is_monais():

@@ -36,7 +36,7 @@ class MonaiNetwork(Network):
 
     def encoders(self) -> Iterable[nn.Module]:
         """The parts of the network that encode."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say which of its parts encode.")
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the parts that encode."""

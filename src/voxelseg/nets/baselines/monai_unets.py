@@ -227,8 +227,11 @@ class UNetPlusPlus(MonaiNetwork):
             num_heads=4 if config.deep_supervision else 1,
         )
         if not config.deep_supervision:
-            for name in ("final_conv_0_1", "final_conv_0_2", "final_conv_0_3"):
-                setattr(self.network, name, nn.Identity())
+            self._drop_shallow_heads()
+
+    def _drop_shallow_heads(self) -> None:
+        for name in ("final_conv_0_1", "final_conv_0_2", "final_conv_0_3"):
+            setattr(self.network, name, nn.Identity())
 
     def encoders(self) -> Iterable[nn.Module]:
         """The five stages of the contracting path."""
@@ -240,6 +243,11 @@ class UNetPlusPlus(MonaiNetwork):
         self.check_input(x)
         outputs: list[Tensor] = self.network(x)
         return outputs[::-1] if self.deep_supervision else outputs[-1]
+
+    def fuse(self) -> None:
+        """Leave out the heads of the shallower U-Nets, besides what is folded."""
+        super().fuse()
+        self._drop_shallow_heads()
 
 
 @dataclass(frozen=True, kw_only=True)
