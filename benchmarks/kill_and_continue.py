@@ -7,7 +7,7 @@ killed again and again in one folder, at moments drawn evenly between its start 
 with its worker processes and sometimes alone, until it has come to its end in spite of that; then in a fresh folder,
 until the kills are used up. Each time it comes to its end, everything it made must equal the undisturbed outputs (every
 stored voxel, the weights bit for bit, every label map, the scores), every epoch must be logged once, and no temporary
-file may be left. Exit code 1 and the difference otherwise.
+file may be left. Exit code 1 and the difference otherwise. `resume.py` does this to trainings of each network.
 """
 
 import argparse
@@ -24,12 +24,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from voxelseg.checkpoint import load_checkpoint
 from voxelseg.files import TEMPORARY_PREFIX, sha256_of_file
 from voxelseg.phantom import make_phantom
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
+from voxelseg.train.log import DONE_AGAIN
 
 TRAINING = (
     *("--model", "mednext_xs", "--device", "cpu", "--epochs", "4"),
@@ -74,7 +76,7 @@ def stages(folder: Path, *, num_training: int = 6, num_test: int = 4) -> list[St
     """The three stages on a phantom in `folder`; training prepares its own data, prediction takes its run."""
     data = make_phantom(folder / "data", num_training=num_training, num_test=num_test)
     planned = folder / "planned"
-    _run(["plan", data, "--out", planned, "--model", "mednext_xs", "--device", "cpu"])
+    run_command(["plan", data, "--out", planned, "--model", "mednext_xs", "--device", "cpu"])
 
     def copy_plan(here: Path) -> None:
         shutil.copytree(planned, here / "work")
@@ -94,13 +96,13 @@ def stages(folder: Path, *, num_training: int = 6, num_test: int = 4) -> list[St
             "train",
             copy_nothing,
             lambda here: ["train", data, "--out", here / "run", *TRAINING],
-            lambda here: _trained(here / "run"),
+            lambda here: trained(here / "run"),
         ),
         Stage(
             "predict",
             copy_nothing,
             lambda here: ["predict", run, "--input", data, "--output", here / "predictions", "--overlap", "0.75"],
-            lambda here: _files(here / "predictions", "*.nii.gz"),
+            lambda here: files_in(here / "predictions", "*.nii.gz"),
         ),
     ]
 
@@ -115,19 +117,26 @@ def _stored(work: WorkFolder) -> Outputs:
     return found
 
 
-def _trained(run: Path) -> Outputs:
+def trained(run: Path) -> Outputs:
+    """What a training of fold 0 made: weights of its end and of its best validation, its log, its predictions."""
     fold = run / "fold_0"
     log = [json.loads(line) for line in (fold / "log.jsonl").read_text().splitlines()]
     return {
         "weights": load_checkpoint(fold / "model.safetensors").fingerprint(),
-        "epochs": str([(one["epoch"], one["step"], one["loss"]) for one in log if one["event"] == "epoch"]),
+        "best weights": load_checkpoint(fold / "best.safetensors").fingerprint(),
+        "log": json.dumps([_without_times(event) for event in log if event["event"] in DONE_AGAIN]),
         "last event": log[-1]["event"],
-        **_files(fold / "validation", "*.nii.gz"),
-        **_files(fold / "validation", "cases.csv"),
+        **files_in(fold / "validation", "*.nii.gz"),
+        **files_in(fold / "validation", "cases.csv"),
     }
 
 
-def _files(folder: Path, pattern: str) -> Outputs:
+def _without_times(event: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name not in ("elapsed_s", "time")}
+
+
+def files_in(folder: Path, pattern: str) -> Outputs:
+    """Checksums of the files."""
     return {path.name: sha256_of_file(path) for path in sorted(folder.glob(pattern))}
 
 
@@ -135,7 +144,7 @@ def kill_and_continue(stage: Stage, folder: Path, *, kills: int, generator: rand
     """Kill the stage's command `kills` times in `folder`; CorruptError if it does not come to the same end."""
     undisturbed = folder / "undisturbed"
     stage.prepare(undisturbed)
-    seconds, idle = (_run(stage.arguments(undisturbed)) for _ in range(2))  # the second finds everything done
+    seconds, idle = (run_command(stage.arguments(undisturbed)) for _ in range(2))  # the second finds everything done
     expected = stage.outputs(undisturbed)
     killed = finished = 0
     while killed < kills:
@@ -146,28 +155,28 @@ def kill_and_continue(stage: Stage, folder: Path, *, kills: int, generator: rand
             if not _killed(stage.arguments(here), moment, with_workers=generator.random() < 0.5):
                 break
             killed += 1
-        _run(stage.arguments(here))
-        _compare(stage, here, expected)
+        run_command(stage.arguments(here))
+        check_outputs(stage.name, here, found=stage.outputs(here), expected=expected)
         shutil.rmtree(here)
         finished += 1
     return Outcome(stage.name, killed, finished, seconds)
 
 
-def _compare(stage: Stage, here: Path, expected: Outputs) -> None:
-    found = stage.outputs(here)
+def check_outputs(name: str, here: Path, *, found: Outputs, expected: Outputs) -> None:
+    """CorruptError, which tells where, unless outputs are as expected and no temporary file is left in `here`."""
     differing = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if differing:
-        raise CorruptError(f"{stage.name}: {', '.join(differing)} in {here} differ from an undisturbed run")
+        raise CorruptError(f"{name}: {', '.join(differing)} in {here} differ from an undisturbed run")
     leftovers = [str(path) for path in here.rglob(f"{TEMPORARY_PREFIX}*")]
     if leftovers:
-        raise CorruptError(f"{stage.name}: {', '.join(leftovers)} are left")
+        raise CorruptError(f"{name}: {', '.join(leftovers)} are left")
 
 
 def _command(arguments: Sequence[str | Path]) -> list[str]:
     return [sys.executable, "-m", "voxelseg", *map(str, arguments)]
 
 
-def _run(arguments: Sequence[str | Path]) -> float:
+def run_command(arguments: Sequence[str | Path]) -> float:
     """Seconds that the command took; CorruptError with its own words if it failed."""
     began = time.monotonic()
     done = subprocess.run(_command(arguments), capture_output=True, text=True, check=False)

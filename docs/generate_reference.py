@@ -5,7 +5,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
@@ -15,13 +15,19 @@ from voxelseg.nets.complexity import CONVENTIONS, cost_in_papers
 from voxelseg.nets.network import PrintedCost
 from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.plan.plan import Normalization, Plan
+from voxelseg.recipes import RECIPES, Recipe
 from voxelseg.train.config import PredictConfig, TrainConfig
+from voxelseg.train.sparse import SparseConfig
+from voxelseg.train.transfer import TransferConfig
 
+Thing = TypeVar("Thing")
 FOLDER = Path(__file__).parent / "reference"
 SECTIONS: dict[str, type[BaseModel]] = {
     "train": TrainConfig,
     "augmentation": AugmentationConfig,
     "predict": PredictConfig,
+    "transfer": TransferConfig,
+    "sparse": SparseConfig,
     "plan": Plan,
 }
 _CONFIGURATION = """# Configuration
@@ -187,7 +193,91 @@ def _times(numbers: Sequence[int]) -> str:
     return " x ".join(map(str, numbers))
 
 
-PAGES: dict[str, Callable[[], str]] = {"configuration.md": configuration_page, "models.md": models_page}
+_RECIPES = """# Recipes
+
+Every training of the four papers, for `voxelseg train DATA --out RUN --recipe NAME`; [how to use
+them](../how-to/recipes.md). `voxelseg recipes NAME` prints one with all its values. Keys are those of [the
+configuration](configuration.md); spacing and patches run along D, H, W: inferior to superior, posterior to anterior,
+left to right. What a recipe does not set comes from the planner, or is voxelseg's default.
+
+This page is made by `python docs/generate_reference.py` from the functions in `voxelseg.recipes`.
+"""
+
+
+def recipes_page() -> str:
+    """Every recipe: what it trains, its values, where paper and code differ, and what the paper reports."""
+    parts = [_RECIPES]
+    papers = dict.fromkeys(recipe.source.paper for recipe in RECIPES.values())
+    for paper in papers:
+        parts += _paper(paper, [recipe for recipe in RECIPES.values() if recipe.source.paper == paper])
+    return "\n".join(parts)
+
+
+def _paper(paper: str, recipes: Sequence[Recipe]) -> list[str]:
+    values = {recipe.name: recipe.flat_settings() for recipe in recipes}
+    first = values[recipes[0].name]
+    shared = [key for key in first if all(one.get(key) == first[key] for one in values.values())]
+    own = {
+        name: ", ".join(f"`{key}={value}`" for key, value in one.items() if key not in shared)
+        for name, one in values.items()
+    }
+    rows = [
+        (f"`{one.name}`", f"`{one.model}`", f"`{one.data}`", _scores(one), own[one.name], one.source.where)
+        for one in recipes
+    ]
+    parts = [
+        f"## {paper}\n",
+        _table(("recipe", "network", "data", "printed scores", "values of its own", "where in the paper"), rows) + "\n",
+        "### Values of all of these\n",
+        _table(("key", "value"), ((f"`{key}`", f"`{first[key]}`") for key in shared)) + "\n",
+        "### Where paper and code differ\n",
+        "Code: " + "; ".join(dict.fromkeys(one.source.code for one in recipes)) + ".\n",
+        _table(("value", "paper", "code", "the other", "which the recipe has", "recipes"), _differences(recipes))
+        + "\n",
+    ]
+    remarks = [*_by_recipe(recipes, _needs), *_by_recipe(recipes, lambda one: one.notes)]
+    parts += ["### Remarks\n", *(f"- {text} ({names})" for text, names in remarks), ""]
+    return parts
+
+
+def _scores(recipe: Recipe) -> str:
+    return (
+        "; ".join(f"{score} {score.metric.removesuffix(' (%)')} ({score.where})" for score in recipe.reported) or "none"
+    )
+
+
+def _differences(recipes: Sequence[Recipe]) -> list[tuple[str, ...]]:
+    return [
+        (
+            one.what,
+            one.paper,
+            one.code,
+            " ".join(f"`--set {setting}`" for setting in one.settings),
+            one.choice,
+            names,
+        )
+        for one, names in _by_recipe(recipes, lambda recipe: recipe.differences)
+    ]
+
+
+def _needs(recipe: Recipe) -> list[str]:
+    return [f"`{key}`: {what}" for key, what in recipe.needs.items()]
+
+
+def _by_recipe(recipes: Sequence[Recipe], things: Callable[[Recipe], Iterable[Thing]]) -> list[tuple[Thing, str]]:
+    """Each thing that some of the recipes have, and the names of these, or "all"."""
+    found: dict[Thing, list[str]] = {}
+    for recipe in recipes:
+        for thing in things(recipe):
+            found.setdefault(thing, []).append(f"`{recipe.name}`")
+    return [(thing, "all" if len(names) == len(recipes) else ", ".join(names)) for thing, names in found.items()]
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "configuration.md": configuration_page,
+    "models.md": models_page,
+    "recipes.md": recipes_page,
+}
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)

@@ -111,6 +111,12 @@ TINY_SETTINGS = (
 
 
 @pytest.fixture(scope="session")
+def tiny_settings() -> tuple[str, ...]:
+    """The settings with which training takes seconds."""
+    return TINY_SETTINGS
+
+
+@pytest.fixture(scope="session")
 def train_tiny() -> Callable[..., "Run"]:
     """`commands.train` with the arguments for seconds of training on the tiny data set; `settings` are added."""
     from voxelseg import commands

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from voxelseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from voxelseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, store_postprocessing
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.errors import CheckpointError, VoxelsegError
 from voxelseg.nets import create_model
@@ -201,3 +201,43 @@ def test_a_full_disk_leaves_the_old_file_alone(path, monkeypatch):
 
 def test_other_tools_read_the_weights(path):
     assert load_file(path).keys() == checkpoint().weights.keys()
+
+
+KEPT = {"foreground": True, "classes": ["spleen"], "neighbours": 26}
+
+
+def test_a_postprocessing_is_stored_beside_weights_and_provenance_that_stay(path):
+    before = load_checkpoint(path)
+    assert before.postprocessing is None
+    store_postprocessing(path, KEPT)
+    after = load_checkpoint(path)
+    assert after.postprocessing == KEPT
+    assert after.fingerprint() == before.fingerprint()  # the network's output is the same
+    assert (after.plan, after.labels, after.provenance) == (before.plan, before.labels, before.provenance)
+    assert all(torch.equal(after.weights[name], tensor) for name, tensor in before.weights.items())
+    store_postprocessing(path, None)
+    assert load_checkpoint(path).postprocessing is None
+
+
+def test_a_file_that_says_so_already_is_not_written_again(path):
+    store_postprocessing(path, KEPT)
+    before = path.stat().st_mtime_ns
+    store_postprocessing(path, dict(KEPT))
+    assert path.stat().st_mtime_ns == before
+
+
+def test_a_damaged_file_gets_no_postprocessing(path):
+    path.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match="damaged"):
+        store_postprocessing(path, KEPT)
+    assert path.read_bytes() == b"damaged"
+
+
+def test_a_model_of_before_there_was_postprocessing_has_none(path):
+    header = checkpoint()._header()
+    del header["postprocessing"]
+    from voxelseg import checkpoint as module
+
+    text, weights = json.dumps(header), {name: tensor.clone() for name, tensor in checkpoint().weights.items()}
+    save_file(weights, path, metadata={"voxelseg": text, "sha256": module._hash(text, weights)})
+    assert load_checkpoint(path).postprocessing is None

@@ -273,6 +273,11 @@ def test_folds_of_other_cases_are_refused(voxelseg, data, tmp_path):
         (["--set", "plan.patch_size=[1,2]"], r"plan\.patch_size"),
         (["--set", "plan.patchsize=[1,2,3]"], r"did you mean 'patch_size'"),
         (["--set", "train.precision=fp16"], r"fp16 needs a GPU"),
+        (["--recipe", "mednext_s_k3_btvc"], r"unknown recipe .* \(did you mean 'mednext_s_k3_btcv'\?\)"),
+        (["--recipe", "mednext_s_k3_btcv", "--model", "mednext_l"], r"is a training of mednext_s, not of mednext_l"),
+        (["--init", "run", "--set", "transfer.init=other"], r"--init and --set transfer\.init say the same thing"),
+        (["--init", "nothing"], r"transfer\.init: there is no nothing"),
+        (["--grow-kernel", "5:3"], r"expected two odd sizes"),
         (["--budget", "soon"], r"expected a time such as"),
         (["--budget", "5m", "--epochs", "3"], r"epochs and a budget both set"),
         (["--epochs", "0"], r"Invalid value for '--epochs'"),
@@ -607,3 +612,26 @@ def _wait_for(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+# ------------------------------------------------------------------------------------------------------------ slurm
+
+
+def test_slurm_writes_a_script_of_what_comes_after_two_dashes(voxelseg, data, tmp_path):
+    shown = voxelseg("slurm", "--out", "job.sh", "--gpus-per-node", "2", "--", data, "--out", "my run", "--epochs", "3")
+    assert shown.code == 0
+    assert "sbatch job.sh" in shown.err
+    assert f"-m voxelseg train {data} --out 'my run' --epochs 3 &" in (tmp_path / "job.sh").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("DATA",), "Missing option '--out'"),
+        (("DATA", "--out", "RUN", "--epoch", "3"), "No such option: --epoch"),
+        (("DATA", "--out", "RUN", "--fold", "1"), r"--folds 2 gives each task its fold\. Leave --fold out"),
+    ],
+)
+def test_slurm_refuses_what_a_training_cannot_be_given(voxelseg, tmp_path, arguments, message):
+    assert voxelseg("slurm", "--out", "job.sh", "--folds", "2", "--", *arguments).refuses(message)
+    assert not (tmp_path / "job.sh").exists()

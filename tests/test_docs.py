@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").rglob("*.md")]
 
 
-@pytest.mark.parametrize("page", ["configuration.md", pytest.param("models.md", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("page", ["configuration.md", "recipes.md", pytest.param("models.md", marks=pytest.mark.slow)])
 def test_a_page_made_from_the_code_is_up_to_date(page):
     script = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'docs')!r}); import generate_reference as g; "

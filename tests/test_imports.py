@@ -30,6 +30,7 @@ STAGES = [
     "predict",
     "evaluate",
     "train",
+    "recipes",
     "report",
     "phantom",
     "commands",

@@ -7,7 +7,7 @@ The file is safetensors. Its metadata carry, under "voxelseg", one JSON text wit
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,13 @@ from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import CheckpointError, ConfigError, DataError
 from voxelseg.files import atomic_path, write_error
 from voxelseg.nets import Network, create_model
+from voxelseg.nets.kernel_masks import restore_masks
 from voxelseg.plan.plan import Plan, parse_plan
 
 MODEL_FILE = "model.safetensors"
-"""Name of a model's file in the folder of its fold."""
+"""Name of a model's file in the folder of its fold: the weights at the end of the training."""
+BEST_FILE = "best.safetensors"
+"""Name of the file beside it with the weights of the best running validation."""
 FORMAT_VERSION = 1
 _HEADER = "voxelseg"
 _CHECKSUM = "sha256"
@@ -44,14 +47,16 @@ class Checkpoint:
     file_ending: str
     """Suffix of the data set's files."""
     provenance: Mapping[str, Any]
-    """Versions, seed, configuration, data checksums, training time: for people."""
+    """Versions, seed, configuration, data checksums, training time: for people, and defaults of prediction."""
+    postprocessing: Mapping[str, Any] | None = None
+    """What is kept of its label maps, chosen after a cross-validation; None: nothing was chosen."""
     path: Path | None = None
     """File that it was read from."""
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that decides a prediction: tells two models apart."""
+        """SHA-256 of all that decides the network's output: tells two models apart, whatever is removed from it."""
         decisive = self._header()
-        del decisive["provenance"]
+        del decisive["provenance"], decisive["postprocessing"]
         return _hash(json.dumps(decisive, sort_keys=True), self.weights)
 
     def _header(self) -> dict[str, Any]:
@@ -63,6 +68,7 @@ class Checkpoint:
             "labels": self.labels.to_dict(),
             "file_ending": self.file_ending,
             "provenance": dict(self.provenance),
+            "postprocessing": None if self.postprocessing is None else dict(self.postprocessing),
         }
 
     def build(self) -> Network:
@@ -78,6 +84,7 @@ class Checkpoint:
                 num_classes=self.labels.num_outputs,
                 **self.model_options,
             )
+            restore_masks(model, self.weights)
             model.load_state_dict(dict(self.weights), strict=True)
         except ConfigError as error:
             raise CheckpointError(f"{where}: this voxelseg cannot build its network: {error}") from error
@@ -142,7 +149,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
             labels=LabelScheme.from_dict(header["labels"]),
             file_ending=header["file_ending"],
             provenance=header["provenance"],
+            postprocessing=header.get("postprocessing"),
             path=path,
         )
     except (json.JSONDecodeError, KeyError, TypeError, ValidationError, ConfigError, DataError) as error:
         raise CheckpointError(f"{path}: the header is damaged ({error}). {remedy}") from error
+
+
+def store_postprocessing(path: Path, postprocessing: Mapping[str, Any] | None) -> None:
+    """Let the model file at `path` say what is kept of its label maps; a file that says so already stays as it is.
+
+    CheckpointError if it cannot be read, VoxelsegError if it cannot be written; it is then as it was.
+    """
+    found = load_checkpoint(path)
+    if found.postprocessing != postprocessing:
+        save_checkpoint(path, replace(found, postprocessing=postprocessing))

@@ -4,6 +4,7 @@ What a command is asked for goes to standard output, progress, remarks and error
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from voxelseg import commands
-from voxelseg.errors import StoppedError
+from voxelseg.errors import ConfigError, StoppedError
 from voxelseg.version import __version__
 
 
@@ -109,6 +110,14 @@ def plan(
     model: Model = "mednext_s",
     device: Device = "auto",
     memory_gb: Memory = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe/--no-probe",
+            show_default=False,
+            help="Find the largest patch or batch that fits --memory-gb, or a GPU's free memory, by real steps.",
+        ),
+    ] = False,
     settings: Settings = None,
     workers: Workers = 2,
 ) -> None:
@@ -121,6 +130,7 @@ def plan(
         model=model,
         device=device,
         memory_gb=memory_gb,
+        probe=probe,
         settings=settings or [],
         workers=workers,
         console=_progress_console(),
@@ -141,8 +151,21 @@ def preprocess(
 def train(
     data: Data,
     out: Out,
-    model: Model = "mednext_s",
-    fold: Annotated[str, typer.Option(metavar="FOLD", help="Held-out fold: 0, a list such as 0,1, or all.")] = "0",
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A paper's training; `voxelseg recipes` lists them.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them. [default: mednext_s]")
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Start from the weights of a run, a model or an authors' file.")
+    ] = None,
+    grow_kernel: Annotated[
+        str | None, typer.Option(metavar="K:L", help="Train with kernels of K, grow them to L, train on: 3:5.")
+    ] = None,
+    fold: Annotated[
+        str, typer.Option(metavar="FOLD", help="Held-out fold: 0, a list such as 0,1, or all: cross-validation.")
+    ] = "0",
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Length in epochs of 250 steps. [default: 1000]")
     ] = None,
@@ -170,7 +193,10 @@ def train(
     commands.train(
         data,
         out,
+        recipe=recipe,
         model=model,
+        init=init,
+        grow_kernel=grow_kernel,
         fold=fold,
         epochs=epochs,
         budget=budget,
@@ -203,13 +229,31 @@ def predict(
             help="Also write probabilities, one 4D file per scan.",
         ),
     ] = False,
+    checkpoint: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Weights: last or best. [default: the run's predict.checkpoint]")
+    ] = None,
     tta: Annotated[
-        bool,
-        typer.Option("--tta/--no-tta", show_default=False, help="Average over scans mirrored along the plan's axes."),
-    ] = False,
+        bool | None,
+        typer.Option("--tta/--no-tta", help="Average over scans mirrored along the plan's axes. [default: the run's]"),
+    ] = None,
     overlap: Annotated[
-        float, typer.Option(metavar="SHARE", min=0.0, max=0.9, help="Part of a window that the next one covers.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            min=0.0,
+            max=0.9,
+            show_default=False,
+            help="Part of a window that the next one covers. [default: the run's]",
+        ),
+    ] = None,
+    postprocess: Annotated[
+        bool,
+        typer.Option(
+            "--postprocess/--no-postprocess",
+            show_default=False,
+            help="Keep only largest components where the cross-validation chose that; done unless told otherwise.",
+        ),
+    ] = True,
     device: Device = "auto",
 ) -> None:
     """Segment scans with a trained run; label maps lie on each scan's own grid.
@@ -222,8 +266,10 @@ def predict(
         output,
         fold=fold,
         probabilities=probabilities,
+        checkpoint=checkpoint,
         tta=tta,
         overlap=overlap,
+        postprocess=postprocess,
         device=device,
         console=_progress_console(),
     )
@@ -266,6 +312,49 @@ def report(
     commands.report(run, out, console=_progress_console())
 
 
+@app.command(short_help="Write a script that trains on a cluster under SLURM.")
+def slurm(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Script to write.")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="-- DATA --out RUN", help="All that `voxelseg train` is to be given.")
+    ],
+    nodes: Annotated[int, typer.Option(metavar="N", min=1, help="Machines.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(metavar="N", min=0, help="Of each machine; 0 for CPUs.")] = 1,
+    folds: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Cross-validation as an array of N jobs, a fold each.")
+    ] = None,
+    time: Annotated[str | None, typer.Option(metavar="TIME", help="Limit of a job, such as 24:00:00.")] = None,
+    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Of the cluster.")] = None,
+    cpus_per_task: Annotated[int | None, typer.Option(metavar="N", min=1, help="Cores of each machine.")] = None,
+    mem: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory of each machine, such as 64G.")] = None,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(metavar="OPTION", help="Any other, as --account=NAME; may be repeated.")
+    ] = None,
+    env_setup: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="Shell line before the training, to load modules; may be repeated."),
+    ] = None,
+) -> None:
+    """Write a batch script that trains on a cluster and queues itself again before its time limit."""
+    training = typer.main.get_group(app).commands["train"]
+    with training.make_context("voxelseg train", [*arguments, *(["--fold=0"] if folds is not None else [])]):
+        pass  # what it cannot be given is said now, not when the job has come to its turn
+    commands.slurm(
+        out,
+        arguments,
+        nodes=nodes,
+        gpus_per_node=gpus_per_node,
+        folds=folds,
+        time=time,
+        partition=partition,
+        cpus_per_task=cpus_per_task,
+        mem=mem,
+        sbatch=sbatch or [],
+        env_setup=env_setup or [],
+        console=_progress_console(),
+    )
+
+
 @app.command(short_help="List the networks and what they cost.")
 def models(
     as_json: Json = False,
@@ -283,6 +372,77 @@ def models(
     Console().print(models_table(found, size))
 
 
+@app.command(short_help="List the papers' trainings, or show all of one.")
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Recipe to show in full.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the published trainings that --recipe knows, or show all of one: values, source, data, command."""
+    from voxelseg.commands.listing import recipe_page, recipes_table
+
+    found = commands.recipes(name)
+    if as_json:
+        print(json.dumps([one.to_dict() for one in found] if name is None else found[0].to_dict(), indent=2))
+    else:
+        Console().print(recipes_table(found) if name is None else recipe_page(found[0]))
+
+
+data_app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app.add_typer(
+    data_app,
+    name="data",
+    short_help="Public data sets: where they come from, and their conversion.",
+    help="Public data sets that the papers use: where they come from, and their conversion into a folder to train on.",
+)
+PublicData = Annotated[str, typer.Argument(metavar="NAME", help="Public data set; `voxelseg data list` lists them.")]
+
+
+@data_app.command("list", short_help="List the public data sets.")
+def list_data(as_json: Json = False) -> None:
+    """List the public data sets that the papers use: channels, classes and numbers of cases."""
+    from voxelseg.commands.data import data_table
+    from voxelseg.commands.data import list_data as found
+
+    if as_json:
+        print(json.dumps(found(), indent=2))
+    else:
+        Console().print(data_table())
+
+
+@data_app.command("show", short_help="Say all about one: classes, source, licence, folder.")
+def show_data(name: PublicData, as_json: Json = False) -> None:
+    """Say all about one public data set: classes, where to get it, licence, pitfalls, what its folder looks like."""
+    from voxelseg.commands.data import print_data
+    from voxelseg.commands.data import show_data as found
+
+    if as_json:
+        print(json.dumps(found(name), indent=2))
+    else:
+        print_data(name, Console())
+
+
+@data_app.command("convert", short_help="Make a data set folder from the makers' own.")
+def convert_data(
+    name: PublicData,
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder as the makers hand it out, unpacked.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Data set folder to make.")],
+    how: Annotated[
+        str, typer.Option(metavar="HOW", help="link: images as hard links, label maps as copies; copy: copies.")
+    ] = "link",
+) -> None:
+    """Make a data set folder from a public data set as its makers hand it out; no file is changed.
+
+    Everything that is missing or wrong is listed before anything is written. The same command continues after an
+    interruption.
+    """
+    from voxelseg.commands.data import convert_data as convert
+
+    convert(name, source, out, how=how, console=_progress_console())
+
+
+DATA_COMMANDS: dict[str, Callable[..., Any]] = {"list": list_data, "show": show_data, "convert": convert_data}
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "check": check,
@@ -293,6 +453,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "report": report,
     "models": models,
+    "slurm": slurm,
+    "recipes": recipes,
 }
 
 
@@ -304,8 +466,13 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Options of all commands."""
+    # Asked without torch, which takes long to load.
+    several = "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and context.invoked_subcommand != "train":
+        raise ConfigError(f"torchrun is for `voxelseg train`. Run `voxelseg {context.invoked_subcommand}` without it.")

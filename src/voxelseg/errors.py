@@ -28,6 +28,10 @@ class WorkerError(VoxelsegError):
     """A background worker failed; the message carries the worker's own error."""
 
 
+class BusyError(VoxelsegError):
+    """Another voxelseg process works in a folder."""
+
+
 class StoppedError(VoxelsegError):
     """The user asked to stop; what is finished is kept, and the same command continues."""
 

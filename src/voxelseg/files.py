@@ -14,7 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from voxelseg.errors import DataError, VoxelsegError
+from voxelseg.errors import BusyError, DataError, VoxelsegError
 
 TEMPORARY_PREFIX = ".partial-"
 LOCK_FILE = ".lock"
@@ -148,9 +148,9 @@ def sha256_of_json(value: Any) -> str:
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Make `folder` and keep it from other voxelseg processes meanwhile; half-written leftovers in it are removed.
 
-    If another process holds it, waits for that if `wait`, saying so once, and else raises VoxelsegError. The system
-    opens the lock when its holder ends, however that ends; its empty file stays. VoxelsegError too if the folder cannot
-    be written.
+    If another process holds it, waits for that if `wait`, saying so once, and else raises BusyError. The system opens
+    the lock when its holder ends, however that ends; its empty file stays. VoxelsegError if the folder cannot be
+    written.
     """
     make_folder(folder)
     lock = FileLock(folder / LOCK_FILE)
@@ -159,7 +159,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             if not wait:
-                raise VoxelsegError(
+                raise BusyError(
                     f"{folder}: another voxelseg process works in this folder. Wait for its end, or choose another one."
                 ) from None
             _log.warning("%s: waiting for another voxelseg process that works in this folder.", folder)

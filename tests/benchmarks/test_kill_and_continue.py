@@ -9,7 +9,7 @@ class Writer:
 
     def __init__(self, monkeypatch, contents):
         self.contents = iter(contents)
-        monkeypatch.setattr(script, "_run", lambda arguments: self.write(arguments[0]))
+        monkeypatch.setattr(script, "run_command", lambda arguments: self.write(arguments[0]))
         monkeypatch.setattr(script, "_killed", lambda arguments, moment, with_workers: True)
         self.stage = script.Stage(
             "writing",

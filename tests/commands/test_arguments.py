@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from voxelseg.commands.arguments import choose_device, parse_duration, parse_folds
+from voxelseg.commands.arguments import choose_device, parse_duration, parse_folds, parse_growth
 from voxelseg.errors import ConfigError
 
 
@@ -28,6 +28,14 @@ def test_folds_are_a_number_a_list_or_all():
     for text in ("", "one", "0;1", "0,"):
         with pytest.raises(ConfigError, match="expected a number, a list such as 0,1, or all"):
             parse_folds(text)
+
+
+def test_kernels_grow_from_an_odd_size_to_a_larger_odd_one():
+    assert parse_growth("3:5") == [3, 5]
+    assert parse_growth(" 5:11 ") == [5, 11]
+    for text in ("", "3", "5:3", "3:3", "3:4", "2:5", "0:3", "3-5", "3:5:7"):
+        with pytest.raises(ConfigError, match=r"expected two odd sizes, the smaller one first, such as 3:5"):
+            parse_growth(text)
 
 
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch):

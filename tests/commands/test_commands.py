@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from voxelseg import commands, nets
+from voxelseg.checkpoint import load_checkpoint
 from voxelseg.cli import COMMANDS
-from voxelseg.errors import ConfigError, DataError
+from voxelseg.errors import CheckpointError, ConfigError, DataError
 from voxelseg.io import read_label, read_volume
 from voxelseg.plan.plan import read_plan
 from voxelseg.preprocess.store import StoredCase
@@ -98,10 +99,44 @@ def test_a_plan_changed_by_hand_is_put_aside_when_planned_again(tiny_msd, tmp_pa
     assert "planned again; the plan before is kept as plan.outdated.json" in caplog.text
 
 
-@pytest.mark.parametrize("setting", ["train.lr=5", "augmentation.noise=0", "predict.tta=true"])
+@pytest.mark.parametrize(
+    "setting", ["train.lr=5", "augmentation.noise=0", "predict.tta=true", "transfer.freeze=[encoder]"]
+)
 def test_settings_that_decide_nothing_in_a_plan_are_refused(tiny_msd, tmp_path, setting):
     with pytest.raises(ConfigError, match=rf"{setting.partition('=')[0]}: decides nothing in a plan"):
         commands.plan(tiny_msd, tmp_path, device="cpu", workers=1, settings=[setting])
+
+
+@pytest.mark.slow
+def test_probing_finds_a_plan_that_fits_and_says_what_each_trial_took(tiny_msd, tmp_path):
+    console = Console(record=True, width=200)
+    settings = ["model.width=4", "plan.patch_size=[16,24,16]", "train.ema=0.9"]
+    planned = commands.plan(
+        tiny_msd,
+        tmp_path / "work",
+        model="unet_s",
+        device="cpu",
+        memory_gb=0.5,
+        probe=True,
+        settings=settings,
+        workers=1,
+        console=console,
+    )
+    assert planned == read_plan(tmp_path / "work" / "plan.json")
+    assert planned.patch_size == (16, 24, 16)
+    assert any("found by training steps on cpu" in note for note in planned.notes)
+    shown = console.export_text()
+    assert "Training steps within 0.5 GB" in shown
+    assert "16 x 24 x 16" in shown
+
+
+def test_probing_a_cpu_needs_a_budget_and_real_settings(tiny_msd, tmp_path):
+    with pytest.raises(ConfigError, match="--probe on a CPU needs --memory-gb"):
+        commands.plan(tiny_msd, tmp_path, device="cpu", probe=True)
+    with pytest.raises(ConfigError, match=r"train\.lr: decides nothing in a plan"):
+        commands.plan(tiny_msd, tmp_path, device="cpu", probe=True, memory_gb=1, settings=["train.lr=1"])
+    with pytest.raises(ConfigError, match=r"train\.ema: decides nothing in a plan"):
+        commands.plan(tiny_msd, tmp_path, device="cpu", settings=["train.ema=0.9"])
 
 
 def test_a_data_set_is_no_work_folder(tiny_msd, tmp_path):
@@ -168,6 +203,51 @@ def test_volumes_smaller_than_the_patch_are_trained_and_predicted(tiny_msd, trai
     assert list((run.fold_folder(0) / "validation").glob("*.nii.gz"))
 
 
+def test_options_stand_for_settings_and_a_recipe_for_many(monkeypatch, tiny_msd, tmp_path):
+    from voxelseg.commands import training
+
+    seen = {}
+
+    def stop(model, dataset, config):
+        seen.update(model=model, config=config)
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr(training, "check_model", stop)
+    options = {"init": tmp_path / "a run", "grow_kernel": "3:5", "epochs": 7, "settings": ["train.lr=0.5"]}
+    with pytest.raises(ConfigError, match="far enough"):
+        training.train(tiny_msd, tmp_path / "run", recipe="mednext_s_k3_btcv", device="cpu", **options)
+    config = seen["config"]
+    assert seen["model"] == "mednext_s"
+    assert config.transfer.init == str(tmp_path / "a run")
+    assert (config.train.grow_kernel, config.train.epochs, config.train.lr) == ((3, 5), 7, 0.5)
+    assert config.plan["patch_size"] == [128, 128, 128]  # the recipe's
+    with pytest.raises(ConfigError, match="far enough"):
+        training.train(tiny_msd, tmp_path / "run", device="cpu")
+    assert seen["model"] == "mednext_s"
+    with pytest.raises(ConfigError, match="is a training of mednext_s, not of unet_s"):
+        training.train(tiny_msd, tmp_path / "run", recipe="mednext_s_k3_btcv", model="unet_s", device="cpu")
+
+
+@pytest.mark.slow
+def test_what_the_data_do_not_share_with_those_of_a_recipe_is_said_and_they_are_trained(tiny_msd, tmp_path, caplog):
+    run = commands.train(
+        tiny_msd,
+        tmp_path / "run",
+        recipe="mednext_s_k3_btcv",
+        epochs=1,
+        device="cpu",
+        workers=1,
+        settings=[
+            *("plan.patch_size=[16,16,16]", "plan.batch_size=1", "predict.tta=false", "train.steps_per_epoch=1"),
+            *("train.workers=0", "train.validation_patches=1"),
+        ],
+    )
+    assert "Recipe mednext_s_k3_btcv is for CT (CT), and Tiny has MRI" in caplog.text
+    assert "was made for 13 classes" in caplog.text
+    assert (run.model, run.config.train.epochs) == ("mednext_s", 1)
+    assert run.model_file(0).is_file()
+
+
 def test_given_folds_are_used(tiny_msd, train_tiny, tmp_path):
     folds = [{"train": ["tiny_0", "tiny_1"], "val": ["tiny_3"]}]
     (tmp_path / "folds.json").write_text(json.dumps(folds))
@@ -206,6 +286,46 @@ def test_a_model_file_alone_is_enough(tiny_run, tiny_msd, tmp_path):
     of_file = commands.predict(lone, scan, tmp_path / "a", device="cpu")
     of_run = commands.predict(tiny_run.folder, scan, tmp_path / "b", fold="0", device="cpu")
     np.testing.assert_array_equal(read_label(of_file["tiny_4"]).array, read_label(of_run["tiny_4"]).array)
+
+
+def recorded(out):
+    return json.loads((out / "prediction.json").read_text())["settings"]
+
+
+def test_scans_are_predicted_as_the_held_out_cases_were_unless_told_otherwise(tiny_run, tiny_msd, tmp_path):
+    folder, scan = shutil.copytree(tiny_run.folder, tmp_path / "run"), tiny_msd / "imagesTs" / "tiny_4.nii.gz"
+    run = json.loads((folder / "run.json").read_text())
+    run["config"]["predict"] |= {"overlap": 0.25, "tta": True, "weighting": "constant", "of_a_later_version": 3}
+    (folder / "run.json").write_text(json.dumps(run))
+    commands.predict(folder, scan, tmp_path / "a", device="cpu")
+    found = recorded(tmp_path / "a")
+    assert (found["overlap"], found["tta"], found["weighting"]) == (0.25, True, "constant")
+    commands.predict(folder, scan, tmp_path / "b", device="cpu", tta=False, overlap=0.0)
+    assert (recorded(tmp_path / "b")["overlap"], recorded(tmp_path / "b")["tta"]) == (0.0, False)
+    commands.predict(tiny_run.model, scan, tmp_path / "c", device="cpu")  # remembers how its training began
+    assert recorded(tmp_path / "c")["overlap"] == 0.5
+
+
+def test_impossible_settings_in_a_run_s_record_are_named(tiny_run, tiny_msd, tmp_path):
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    run = json.loads((folder / "run.json").read_text())
+    run["config"]["predict"]["overlap"] = 7
+    (folder / "run.json").write_text(json.dumps(run))
+    with pytest.raises(CheckpointError, match=r"impossible settings of `predict`: overlap"):
+        commands.predict(folder, tiny_msd, tmp_path / "out", device="cpu")
+
+
+def test_the_weights_of_the_best_epoch_may_predict(tiny_run, tiny_msd, tmp_path):
+    scan = tiny_msd / "imagesTs" / "tiny_4.nii.gz"
+    commands.predict(tiny_run.folder, scan, tmp_path / "best", device="cpu", checkpoint="best")
+    best = [load_checkpoint(tiny_run.folder / f"fold_{fold}" / "best.safetensors").fingerprint() for fold in (0, 1)]
+    assert recorded(tmp_path / "best")["models"] == best
+    with pytest.raises(ConfigError, match="expected last or best"):
+        commands.predict(tiny_run.folder, scan, tmp_path / "out", device="cpu", checkpoint="newest")
+    folder = shutil.copytree(tiny_run.folder, tmp_path / "run")
+    (folder / "fold_1" / "best.safetensors").unlink()
+    with pytest.raises(ConfigError, match=r"fold_1/best\.safetensors: not there.*--checkpoint last"):
+        commands.predict(folder, scan, tmp_path / "out", device="cpu", checkpoint="best")
 
 
 def test_scans_are_never_overwritten_by_their_label_maps(tiny_run, tiny_msd, tmp_path):
@@ -282,3 +402,24 @@ def test_networks_whose_library_is_not_installed_are_left_out_and_named(monkeypa
     assert capsys.readouterr().out == ""
     commands.models(32, console=Console())
     assert 'Left out, until you pip install "voxelseg[baselines]": vnet.' in capsys.readouterr().out
+
+
+def test_a_training_from_other_weights_shows_what_became_of_them(tiny_run, train_tiny, tmp_path):
+    console = Console(record=True, width=160)
+    run = train_tiny(tiny_run.data, tmp_path / "run", epochs=1, init=tiny_run.folder, console=console)
+    text = console.export_text()
+    assert f"Weights from {tiny_run.model} (unet_s)" in text
+    assert "100.0% of the weights without heads." in text
+    assert (run.fold_folder(0) / "transfer.json").is_file()
+    console = Console(record=True, width=160)
+    train_tiny(tiny_run.data, tmp_path / "run", epochs=1, init=tiny_run.folder, console=console)
+    assert "Weights from" not in console.export_text()
+
+
+def test_weights_that_do_not_fit_are_refused_before_a_run_is_made(tiny_run, train_tiny, tmp_path):
+    with pytest.raises(CheckpointError, match=r"model.safetensors \(unet_s\) has .*transfer.least_share"):
+        train_tiny(tiny_run.data, tmp_path / "run", init=tiny_run.folder, model="mednext_xs")
+    with pytest.raises(ConfigError, match="no finished model of fold 2"):
+        train_tiny(tiny_run.data, tmp_path / "run", init=tiny_run.folder, fold="0,2")
+    assert not (tmp_path / "run" / "run.json").exists()
+    train_tiny(tiny_run.data, tmp_path / "run", epochs=1, init=tiny_run.folder)  # the right weights go there

@@ -39,14 +39,20 @@ def test_regions_worked_out_by_hand():
     assert loss == pytest.approx(cross_entropy - dice, abs=1e-6)
 
 
+@pytest.mark.parametrize("background", [False, True])
 @pytest.mark.parametrize("batch_dice", [False, True])
-def test_agrees_with_monai(batch_dice: bool):
+def test_agrees_with_monai(batch_dice: bool, background: bool):
     losses = pytest.importorskip("monai.losses")
     logits, target = random_case()
     monai = losses.DiceCELoss(
-        include_background=False, to_onehot_y=True, softmax=True, batch=batch_dice, smooth_nr=1e-5, smooth_dr=1e-5
+        include_background=background,
+        to_onehot_y=True,
+        softmax=True,
+        batch=batch_dice,
+        smooth_nr=1e-5,
+        smooth_dr=1e-5,
     )
-    ours = DiceCrossEntropy(batch_dice=batch_dice)(logits, target)
+    ours = DiceCrossEntropy(batch_dice=batch_dice, dice_background=background)(logits, target)
     assert ours.item() + 1 == pytest.approx(monai(logits, target[:, None].long()).item(), abs=1e-6)
 
 
@@ -165,3 +171,22 @@ def test_ignore_survives_the_resizing_of_targets():
     DeepSupervisionLoss(DiceCrossEntropy(), [0.5, 0.5])(logits, target).backward()
     assert (logits[1].grad[..., 1] == 0).all()
     assert (logits[1].grad[..., 0] != 0).all()
+
+
+def test_regions_have_no_background_that_could_count():
+    with pytest.raises(ConfigError, match="dice_background: regions may overlap"):
+        DiceCrossEntropy(region_table=torch.eye(3, dtype=torch.bool), dice_background=True)
+
+
+def test_the_parts_of_the_loss_are_known_and_those_of_the_highest_resolution():
+    logits, target = random_case()
+    loss = DiceCrossEntropy(ce_weight=2.0, dice_weight=0.5)
+    value = loss(logits, target).item()
+    parts = {name: float(part) for name, part in loss.parts.items()}
+    assert value == pytest.approx(2 * parts["cross entropy"] - 0.5 * parts["Dice"], abs=1e-6)
+    supervised = DeepSupervisionLoss(loss, [0.7, 0.3])
+    supervised([logits, torch.zeros_like(logits)[..., ::2]], target)
+    assert {name: float(part) for name, part in supervised.parts.items()} == parts
+    only_dice = DiceCrossEntropy(dice_weight=0)
+    only_dice(logits, target)
+    assert list(only_dice.parts) == ["cross entropy"]

@@ -169,6 +169,36 @@ def test_sparse_layers_are_the_fusion_nodes_and_the_transposed_convolutions():
     assert all(up.weight.all() for stage in dense_up.up for up in stage)
 
 
+def test_a_dense_network_names_no_sparse_layers():
+    assert small(sparsity=0.0).sparse_layers() == []
+
+
+@pytest.mark.parametrize("concatenation", ["own-below-above", "above-own-below"])
+def test_fusion_nodes_say_which_channels_come_from_where(concatenation):
+    """Each source in turn is set to zero, and the node's input must change in just the channels it is said to fill."""
+    model = small(width=2, max_width=6, strides=(1, 2, 2, 2), concatenation=concatenation)
+    nodes = {node.name: node for node in model.fusion_nodes()}
+    assert list(nodes) == ["x[1,0]", "x[1,1]", "x[1,2]", "x[2,0]", "x[2,1]", "x[3,0]"]
+    assert set(nodes["x[1,0]"].sources) == {"forward", "up"}
+    node = nodes["x[2,1]"]
+    assert node.layer == "fusion.1.1.0.conv"
+    block, seen = model.get_submodule("fusion.1.1.0"), {}
+    block.register_forward_pre_hook(lambda module, parts: seen.update(x=torch.cat(parts, dim=1).detach()))
+    sources = {"forward": "fusion.0.1", "up": "fusion.0.2", "down": "fusion.0.0"}
+    x = patch()
+    model(x)
+    whole = seen["x"]
+    for direction, source in sources.items():
+        last = model.get_submodule(source)[-1]
+        cut = last.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))
+        model(x)
+        cut.remove()
+        changed = (seen["x"] != whole).flatten(2).any(2).any(0).nonzero().flatten().tolist()
+        assert changed
+        assert set(changed) <= set(node.sources[direction])
+    assert sorted(channel for channels in node.sources.values() for channel in channels) == list(range(4 + 4 + 2))
+
+
 def test_weights_do_not_depend_on_the_sparsity():
     dense, sparse = small(sparsity=0.0), small(sparsity=0.8)
     assert all(mask.all() for _, mask in sparse_weights(dense).values())

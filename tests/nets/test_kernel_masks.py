@@ -4,7 +4,19 @@ from torch import nn
 
 from voxelseg.errors import ConfigError
 from voxelseg.nets import create_model
-from voxelseg.nets.kernel_masks import MASK, add_masks, mask_weights, num_active, sparse_weights
+from voxelseg.nets.kernel_masks import (
+    MASK,
+    add_masks,
+    copy_masks,
+    gradient_strength,
+    is_sparse,
+    mask_gradients,
+    mask_weights,
+    num_active,
+    restore_masks,
+    sparse_weights,
+)
+from voxelseg.ops.dispatch import plain_forms
 
 
 class Pair(nn.Module):
@@ -120,3 +132,100 @@ def test_masks_need_no_memory_on_the_meta_device():
         add_masks(pair, ["conv", "up"], 0.8)
     assert pair.conv.kernel_mask.is_meta
     assert pair.conv.kernel_mask.shape == (3, 5)
+
+
+def decoder_convs(model: nn.Module) -> list[str]:
+    return [name for name, layer in model.decoder.named_modules(prefix="decoder") if isinstance(layer, nn.Conv3d)]
+
+
+def sparse_unet(sparsity: float = 0.5) -> nn.Module:
+    torch.manual_seed(0)
+    model = create_model("unet_s", in_channels=1, num_classes=2, width=4, strides=(1, 2, 2))
+    add_masks(model, decoder_convs(model), sparsity)
+    return model
+
+
+def sparse_e2enet() -> nn.Module:
+    torch.manual_seed(0)
+    return create_model("e2enet", in_channels=1, num_classes=2, width=4, strides=(1, 2, 2), sparsity=0.5)
+
+
+@pytest.mark.parametrize("build", [sparse_unet, sparse_e2enet])
+def test_gradients_of_inactive_kernels_are_those_of_pytorchs_own_operations(build):
+    x, found = torch.randn(1, 1, 8, 24, 16, generator=torch.Generator().manual_seed(1)), []
+    for plain in (True, False):
+        model = build()
+        if plain:
+            with plain_forms():
+                model(x).square().mean().backward()
+        else:
+            model(x).square().mean().backward()
+        found.append({name: (weight.grad, mask) for name, (weight, mask) in sparse_weights(model).items()})
+    plain_gradients, gradients = found
+    assert len(gradients) > 3
+    for name, (gradient, mask) in gradients.items():
+        expected = plain_gradients[name][0]
+        assert expected[~mask].any(), name
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_gradients_can_be_masked_and_summed_by_kernel():
+    pair = masked()
+    pair(torch.randn(2, 5, 2, 4, 3)).backward()
+    dense = {name: weight.grad.clone() for name, (weight, _) in sparse_weights(pair).items()}
+    strengths = gradient_strength(pair)
+    for name, gradient in dense.items():
+        torch.testing.assert_close(strengths[name], gradient.abs().sum(dim=(2, 3, 4)))
+    mask_gradients(pair)
+    for name, (weight, mask) in sparse_weights(pair).items():
+        assert not weight.grad[~mask].any()
+        assert torch.equal(weight.grad[mask], dense[name][mask])
+    pair.zero_grad(set_to_none=True)
+    mask_gradients(pair)
+    assert gradient_strength(pair) == {}
+
+
+def test_a_network_is_sparse_if_any_kernel_is_inactive():
+    assert [is_sparse(network) for network in (Pair(), masked(0.0), masked(0.8))] == [False, False, True]
+
+
+def test_masks_are_copied_from_network_to_network():
+    source, target = masked(), masked(0.3)
+    before = target.conv.kernel_mask
+    copy_masks(source, target)
+    assert target.conv.kernel_mask is before
+    assert all(
+        torch.equal(mask, same)
+        for (_, mask), (_, same) in zip(sparse_weights(source).values(), sparse_weights(target).values(), strict=True)
+    )
+
+
+def test_a_network_that_was_made_sparse_is_built_anew_from_its_weights():
+    trained = sparse_unet()
+    fresh = create_model("unet_s", in_channels=1, num_classes=2, width=4, strides=(1, 2, 2))
+    restore_masks(fresh, trained.state_dict())
+    assert list(sparse_weights(fresh)) == list(sparse_weights(trained))
+    fresh.load_state_dict(trained.state_dict())
+    assert all(not weight[~mask].any() for weight, mask in sparse_weights(fresh).values())
+    with torch.no_grad():
+        fresh.decoder[0][0].conv.kernel_mask.fill_(True)
+    assert not trained.decoder[0][0].conv.kernel_mask.all()  # a copy
+
+
+def test_masks_that_fit_no_layer_are_left_to_the_loading():
+    pair = Pair()
+    weights = {"conv.kernel_mask": torch.ones(3, 4, dtype=torch.bool), "other.kernel_mask": torch.ones(1, 1).bool()}
+    restore_masks(pair, weights)
+    assert not sparse_weights(pair)
+    with pytest.raises(RuntimeError, match=r"conv\.kernel_mask"):
+        pair.load_state_dict({**pair.state_dict(), **weights})
+
+
+def test_after_step_masks_any_network_with_sparse_layers():
+    model = sparse_unet()
+    with torch.no_grad():
+        for weight, _ in sparse_weights(model).values():
+            weight.fill_(1.0)
+    model.after_step()
+    assert all(torch.equal(weight[:, :, 0, 0, 0] > 0, mask) for weight, mask in sparse_weights(model).values())
+    assert model.sparse_layers() == model.fusion_nodes() == []  # it names none itself

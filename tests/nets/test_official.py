@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from voxelseg.errors import CheckpointError, ConfigError
+from voxelseg.nets import create_model
 from voxelseg.nets.mednext import MedNeXt, MedNeXtConfig
-from voxelseg.nets.official import convert, load_official, read_official
+from voxelseg.nets.official import convert, differing_options, load_official, official_kind, read_official
 
 
 def network(deep_supervision: bool, **options: Any) -> MedNeXt:
@@ -213,3 +214,27 @@ def test_damaged_files_say_so(tmp_path, name):
     (tmp_path / name).unlink()
     with pytest.raises(CheckpointError, match="no such file"):
         read_official(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ("mednext_xs", "mednext"),
+        ("uxnet", "uxnet"),
+        ("uxnet_optimized", "uxnet"),
+        ("e2enet", "e2enet"),
+        ("ulkanet_l", "ulkanet"),
+        ("logonet", "logonet"),
+        ("unet_s", None),
+        ("unetr", None),
+    ],
+)
+def test_the_authors_of_a_network_are_known_by_its_name(model, kind):
+    assert official_kind(model) == kind
+
+
+def test_options_that_the_authors_weights_need_are_named_with_their_values():
+    options = {"width": 2, "strides": (1, 2), "num_classes": 2}
+    assert differing_options(create_model("e2enet", **options), "e2enet") == ["shift = (-2, -1, 0, 1, 2)"]
+    assert differing_options(create_model("e2enet", **options, shift=(-2, -1, 0, 1, 2)), "e2enet") == []
+    assert differing_options(network(deep_supervision=False), "mednext") == []

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from voxelseg.errors import DataError, WorkerError
+from voxelseg.errors import ConfigError, DataError, WorkerError
 from voxelseg.patches.augmentation import AugmentationConfig
-from voxelseg.patches.loader import PatchDataset, PatchSource, load_batches
+from voxelseg.patches.loader import PatchDataset, PatchSource, cases_of, load_batches
+from voxelseg.patches.sampler import Sampling
 
 PATCH = (8, 10, 12)
 
@@ -22,7 +23,7 @@ def source(cases) -> PatchSource:
         cases=cases,
         patch_size=PATCH,
         batch_size=2,
-        foreground_share=0.33,
+        sampling=Sampling(foreground_share=0.33),
         augmentation=AugmentationConfig(rotation=0.5, scaling=0.5),
         mirror_axes=(0, 2),
         anisotropic=False,
@@ -53,6 +54,17 @@ def test_starting_later_gives_the_tail(source):
     assert equal(batches(source, 5)[2:], batches(source, 3, first_sample=4))
 
 
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_the_batches_of_all_processes_in_a_row_are_the_whole_ones(source, num_processes):
+    source = dataclasses.replace(source, batch_size=4)
+    shares = [
+        list(islice(load_batches(source, first_sample=4, workers=0, process=rank, num_processes=num_processes), 2))
+        for rank in range(num_processes)
+    ]
+    joined = [tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*shares, strict=True)]
+    assert equal(joined, batches(source, 2, first_sample=4))
+
+
 def test_seeds_differ_and_batches_do_too(source):
     first = batches(source, 2)
     assert not torch.equal(first[0][0], first[1][0])
@@ -71,11 +83,52 @@ def test_global_generators_are_left_alone(source, workers):
 
 def test_the_forced_share_holds_foreground(source):
     plain = dataclasses.replace(
-        source, batch_size=4, foreground_share=0.5, augmentation=AugmentationConfig(enabled=False)
+        source,
+        batch_size=4,
+        sampling=Sampling(foreground_share=0.5),
+        augmentation=AugmentationConfig(enabled=False),
     )
     found = torch.stack([(target > 0).flatten(1).any(1) for _, target in batches(plain, 25)])
     assert found[:, 2:].all()
     assert not found[:, :2].all()
+
+
+def test_several_crops_of_a_case_fill_a_batch(source):
+    pairs = dataclasses.replace(
+        source,
+        batch_size=4,
+        sampling=Sampling(crops_per_case=2, foreground_sampling="voxel", foreground_share=0.5),
+        augmentation=AugmentationConfig(enabled=False),
+    )
+    cases = cases_of(pairs, range(40))
+    assert cases[::2] == cases[1::2]
+    assert set(cases) == {"large", "small"}
+    assert equal(batches(pairs, 3), batches(pairs, 3, workers=1))
+    with pytest.raises(ConfigError, match=r"batch of 4 .*of 3 from each case.*multiple of 3"):
+        dataclasses.replace(pairs, sampling=Sampling(crops_per_case=3))
+
+
+def test_patches_that_cannot_be_turned_are_refused(source):
+    turning = AugmentationConfig(rotation90=0.2)
+    with pytest.raises(ConfigError, match=r"along H and W, but plan.patch_size is \[8, 10, 12\]"):
+        dataclasses.replace(source, augmentation=turning)
+    dataclasses.replace(source, augmentation=turning, patch_size=(8, 10, 10))
+
+
+def test_monais_augmentation_takes_nothing_from_beyond_the_patch(source, store_case):
+    case = store_case("same", np.full((1, 30, 30, 30), 2.0), np.ones((30, 30, 30)))
+    settings = dict.fromkeys(
+        ("noise", "blur", "brightness", "contrast", "low_resolution", "inverted_gamma", "gamma"), 0
+    )
+    affine = AugmentationConfig(
+        rotation=1, scaling=1, scaling_per_axis=True, outside="zeros", label_order=0, **settings
+    )
+    zeros = dataclasses.replace(source, cases=[case], augmentation=affine)
+    assert any((image == 0).any() for image, _ in batches(zeros, 3))
+    mirrored = dataclasses.replace(zeros, augmentation=affine.model_copy(update={"outside": "reflection"}))
+    for image, target in batches(mirrored, 3):
+        torch.testing.assert_close(image, torch.full_like(image, 2.0))
+        assert (target == 1).all()
 
 
 def test_without_augmentation_patches_are_stored_voxels(source, cases):
@@ -155,3 +208,19 @@ def test_a_killed_worker_is_an_error_with_a_remedy_and_no_hang(source, monkeypat
     ):
         list(found)
     assert time.monotonic() - began < 30
+
+
+def test_samples_of_accumulated_batches_are_those_of_one_large_batch(source):
+    plain = dataclasses.replace(source, sampling=Sampling(foreground_share=0.25))
+    large = dataclasses.replace(plain, batch_size=8)
+    parts = dataclasses.replace(plain, batch_size=2, accumulate=4)
+    for number in range(8):
+        for first, second in zip(PatchDataset(large)[number], PatchDataset(parts)[number], strict=True):
+            assert torch.equal(first, second)
+
+
+def test_the_cases_of_samples_are_told_without_reading_them(source):
+    told = cases_of(dataclasses.replace(source, sampling=Sampling(foreground_share=1.0)), range(20))
+    assert set(told) == {"large", "small"}
+    again = cases_of(dataclasses.replace(source, sampling=Sampling(foreground_share=1.0)), [3, 7])
+    assert again == [told[3], told[7]]

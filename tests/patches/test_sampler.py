@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from voxelseg.data.labels import parse_labels
-from voxelseg.patches.sampler import Place, draw_place, draws_foreground, read_place, sample_generator
+from voxelseg.patches.sampler import (
+    Place,
+    Sampling,
+    draw_place,
+    draw_sample,
+    draws_foreground,
+    read_place,
+    sample_generator,
+)
 
 PATCH = (8, 10, 12)
 
@@ -87,6 +95,94 @@ def test_a_partly_labelled_case_is_shown_where_it_is_labelled(store_case):
     for number in range(50):
         place = draw_place([case], (4, 4, 4), foreground=number % 2 == 0, generator=sample_generator(0, number))
         assert (read_place(place, (4, 4, 4))[1] == 0).any()
+
+
+# Drawing samples by their numbers
+
+
+def drawn(cases, sampling: Sampling, *, count: int, patch=PATCH, batch_size: int = 4, seed: int = 0) -> list[Place]:
+    return [
+        draw_sample(
+            cases,
+            patch,
+            number,
+            sampling=sampling,
+            batch_size=batch_size,
+            seed=seed,
+            generator=sample_generator(seed, number),
+        )
+        for number in range(count)
+    ]
+
+
+def test_by_default_samples_are_nnunets(cases):
+    for number, place in enumerate(drawn(cases, Sampling(), count=40)):
+        foreground = draws_foreground(number, batch_size=4, share=0.33)
+        assert place == draw_place(cases, PATCH, foreground=foreground, generator=sample_generator(0, number))
+
+
+def test_crops_of_a_group_come_from_one_case_and_differ(cases):
+    places = drawn(cases, Sampling(crops_per_case=4), count=400)
+    groups = [places[first : first + 4] for first in range(0, 400, 4)]
+    assert all(len({place.case.id for place in group}) == 1 for group in groups)
+    assert len({place.start for place in groups[0]}) > 1
+    assert np.mean([group[0].case.id == "large" for group in groups]) == pytest.approx(0.5, abs=0.15)
+    assert places == drawn(cases, Sampling(crops_per_case=4), count=400)
+    others = drawn(cases, Sampling(crops_per_case=4), count=400, seed=1)
+    assert [place.case.id for place in others] != [place.case.id for place in places]
+
+
+def test_shuffled_cases_come_once_a_round_in_changing_order(store_case):
+    many = [store_case(f"case{number}", np.zeros((1, 4, 4, 4)), np.zeros((4, 4, 4))) for number in range(7)]
+    places = drawn(many, Sampling(case_order="shuffled", crops_per_case=2), count=7 * 2 * 5, patch=(2, 2, 2))
+    rounds = [[place.case.id for place in places[first : first + 14 : 2]] for first in range(0, 70, 14)]
+    assert all(sorted(one) == [case.id for case in many] for one in rounds)
+    assert len({tuple(one) for one in rounds}) == 5
+    assert [place.case.id for place in places[1::2]] == [place.case.id for place in places[::2]]
+
+
+def test_any_voxel_of_the_foreground_or_of_the_background_is_as_likely(store_case):
+    # 90 voxels of one class, 10 of another, 25 of bright background; patches of one voxel show their centre.
+    target = np.zeros((5, 10, 10))
+    target[0, :9], target[0, 9], image = 1, 2, np.zeros((1, 5, 10, 10))
+    image[0, 4, :5, :5] = 0.5
+    case = store_case("one", image, target)
+    sampling = Sampling(foreground_sampling="voxel", foreground_share=0.75, background_above=0.0)
+    starts = [place.start for place in drawn([case], sampling, count=4000, patch=(1, 1, 1))]
+    values = np.array([target[start] for start in starts])
+    assert np.mean(values == 1) == pytest.approx(0.75 * 0.9, abs=0.02)
+    assert np.mean(values == 2) == pytest.approx(0.75 * 0.1, abs=0.02)
+    bright = [start for start, value in zip(starts, values, strict=True) if value == 0]
+    assert all(image[0][start] > 0 for start in bright)
+    assert len(set(bright)) == 25
+    anywhere = drawn([case], Sampling(foreground_sampling="voxel", foreground_share=0), count=200, patch=(1, 1, 1))
+    assert any(image[0][place.start] == 0 for place in anywhere)
+    assert not any(target[place.start] for place in anywhere)
+
+
+@pytest.mark.parametrize(("label", "bright"), [(0, True), (1, False), (0, False)])
+def test_a_case_that_lacks_one_kind_of_voxel_gives_the_other_or_any_place(store_case, label, bright):
+    target = np.zeros((4, 5, 6))
+    target[1] = label
+    case = store_case("one", np.full((1, 4, 5, 6), float(bright)), target)
+    sampling = Sampling(foreground_sampling="voxel", foreground_share=0.5, background_above=0.0)
+    places = drawn([case], sampling, count=100, patch=(1, 1, 1))
+    assert {target[place.start] for place in places} == {label}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("patch", [(4, 5, 6), (9, 10, 3), (1, 2, 11)])
+def test_patches_around_voxels_lie_where_monai_crops(store_case, patch):
+    utils = pytest.importorskip("monai.transforms.utils")
+    shape = (9, 10, 11)
+    for number in range(60):
+        centre = tuple(int(value) for value in np.random.default_rng(number).integers(shape))
+        target = np.zeros(shape)
+        target[centre] = 1
+        case = store_case(f"case{number}", np.zeros((1, *shape)), target)
+        (place,) = drawn([case], Sampling(foreground_sampling="voxel", foreground_share=1), count=1, patch=patch)
+        corrected = utils.correct_crop_centers(list(centre), patch, shape)
+        assert place.start == tuple(int(at) - size // 2 for at, size in zip(corrected, patch, strict=True))
 
 
 def test_reading_inside_gives_the_stored_voxels(cases):

@@ -119,6 +119,13 @@ def test_median_shape_is_that_of_the_cropped_and_resampled_scans():
     assert make_plan(measured_set(*cases)).median_shape == (20, 40, 50)
 
 
+def test_median_shape_is_that_of_whole_scans_where_nothing_is_cropped_first():
+    fingerprint = measured_set(measured_case(shape=(90, 80, 70), nonzero=(10, 20, 30), spacing=(2.0, 1.0, 1.0)))
+    assert make_plan(fingerprint, None, {"crop": "positive", "spacing_mm": [1, 1, 1]}).median_shape == (180, 80, 70)
+    fixed = {"crop": "none", "resampling": "none", "spacing_mm": [1, 1, 1]}
+    assert make_plan(fingerprint, None, fixed).median_shape == (90, 80, 70)
+
+
 # Intensities
 
 

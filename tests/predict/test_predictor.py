@@ -11,7 +11,8 @@ from voxelseg.errors import CheckpointError, ConfigError, DataError, VoxelsegErr
 from voxelseg.geometry import Grid
 from voxelseg.nets import Network
 from voxelseg.plan.plan import Normalization, Plan
-from voxelseg.predict.predictor import Predictor
+from voxelseg.predict.postprocess import Postprocessing
+from voxelseg.predict.predictor import Predictor, prediction_settings
 from voxelseg.volume import Volume
 
 LABELS = LabelScheme((LabelClass("dark", (1,), 1), LabelClass("bright", (2,), 7)))
@@ -115,6 +116,30 @@ def test_an_ensemble_is_the_mean_of_its_members_probabilities():
     assert abs(first - second).max() > 0.05
 
 
+def test_logits_may_be_averaged_instead_of_probabilities():
+    volume, soft, hard = scan(), made(Thresholds(0.05)), made(Thresholds(0.3))
+    both = Predictor([soft, hard], average="logits").probabilities(volume)
+    # the network is linear in its scale, so that the mean of the logits is that of scale 0.175
+    mean = Predictor([made(Thresholds(0.175))]).probabilities(volume)
+    np.testing.assert_allclose(both, mean, atol=1e-6)
+    assert abs(both - Predictor([soft, hard]).probabilities(volume)).max() > 0.01
+    np.testing.assert_allclose(both.sum(axis=0), 1.0, atol=1e-6)
+
+
+def test_windows_are_placed_and_weighted_as_told():
+    class Placed(Thresholds):
+        """Logits that depend on the place in the window."""
+
+        def forward(self, x):
+            return super().forward(x) * torch.linspace(0.1, 1, x.shape[-1])
+
+    volume = scan(shape=(5, 9, 14))  # along W windows start at 0, 3, 6 or 0, 4, 6
+    options = [{}, {"weighting": "constant"}, {"placement": "stepped"}, {"average": "logits"}]
+    results = [Predictor([made(Placed(0.2))], **one).probabilities(volume) for one in options]
+    for index, one in enumerate(results[1:], start=1):
+        assert abs(one - results[0]).max() > 1e-3, options[index]
+
+
 def test_mirroring_happens_only_when_asked_for_and_only_along_the_plan_s_axes():
     class Watching(Thresholds):
         def __init__(self):
@@ -213,3 +238,52 @@ def test_too_little_memory_on_a_cpu_is_told_from_faults():
     scan = Volume(np.ones((1, 6, 8, 10), np.float32), Grid(shape_ijk=(10, 8, 6), affine_ijk=np.diag([1, 1, 2, 1.0])))
     with pytest.raises(MemoryError, match="allocate"):
         Predictor([made(Hungry())]).probabilities(scan)
+
+
+KEEP_BRIGHT = Postprocessing(classes=("bright",)).to_dict()
+
+
+def lone_voxels():
+    """A scan with a bright box, a bright voxel far from it, and two dark voxels far from each other."""
+    volume = scan()
+    values = np.zeros_like(volume.array)
+    values[0, 0:2, 0:3, 0:4] = 30.0
+    values[0, 4, 8, 6] = 30.0
+    values[0, 4, 0, 0] = values[0, 0, 8, 6] = 15.0
+    return Volume(values, volume.grid)
+
+
+def test_label_maps_are_postprocessed_as_the_models_say_and_probabilities_are_not():
+    volume, chosen = lone_voxels(), replace(made(), postprocessing=KEEP_BRIGHT)
+    label = Predictor([chosen, chosen]).label_map(volume).array[0]
+    assert np.count_nonzero(label == 7) == 2 * 3 * 4
+    assert label[4, 8, 6] == 0
+    assert np.count_nonzero(label == 1) == 2
+    raw = Predictor([chosen], postprocess=False)
+    assert raw.label_map(volume).array[0, 4, 8, 6] == 7
+    np.testing.assert_array_equal(Predictor([chosen]).probabilities(volume), raw.probabilities(volume))
+
+
+def test_models_that_say_different_things_are_refused_unless_nothing_is_postprocessed():
+    models = [made(), replace(made(), postprocessing=KEEP_BRIGHT)]
+    with pytest.raises(CheckpointError, match=r"its postprocessing is not that of .*--no-postprocess"):
+        Predictor(models)
+    Predictor(models, postprocess=False)
+    Predictor([made(), replace(made(), postprocessing=Postprocessing().to_dict())])  # no choice, and none chosen
+
+
+def test_a_postprocessing_of_another_version_is_refused():
+    with pytest.raises(CheckpointError, match=r"is not one of this voxelseg.*Update voxelseg"):
+        Predictor([replace(made(), postprocessing={"least_ml": 3})])
+
+
+def test_the_settings_of_a_prediction_name_all_that_decides_it():
+    chosen = replace(made(), postprocessing=KEEP_BRIGHT)
+    settings = prediction_settings([chosen], {"overlap": 0.5, "tta": False}, postprocess=True)
+    assert settings == {
+        "models": [chosen.fingerprint()],
+        "overlap": 0.5,
+        "tta": False,
+        "postprocessing": KEEP_BRIGHT,
+    }
+    assert prediction_settings([chosen], {}, postprocess=False)["postprocessing"] is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxelseg.predict.sliding_window import gaussian_weights, predict_volume, window_starts
+from voxelseg.predict.sliding_window import gaussian_weights, predict_volume, window_starts, window_weights
 
 IMAGE = torch.arange(2 * 7 * 9 * 11, dtype=torch.float32).reshape(2, 7, 9, 11)
 
@@ -42,6 +42,52 @@ def test_windows_cover_every_voxel_and_overlap_as_much_as_asked(overlap):
         assert all(
             later - earlier <= max(1, window * (1 - overlap)) + 1 for earlier, later in itertools.pairwise(starts)
         )
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "overlap", "expected"),
+    [
+        (10, 16, 0.5, [0]),
+        (32, 16, 0.5, [0, 8, 16]),
+        (30, 16, 0.5, [0, 8, 14]),  # the last ends with the axis
+        (33, 16, 0.25, [0, 12, 17]),
+        (40, 9, 0.7, [*range(0, 31, 2), 31]),  # steps of 2.7 become 2
+        (5, 1, 0.9, [0, 1, 2, 3, 4]),
+    ],
+)
+def test_stepped_windows_lie_a_step_apart_and_the_last_ends_with_the_axis(size, window, overlap, expected):
+    assert window_starts(size, window, overlap, "stepped") == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.7])
+@pytest.mark.parametrize("weighting", ["constant", "gaussian"])
+def test_stepped_windows_give_what_monai_gives(overlap, weighting):
+    inferers = pytest.importorskip("monai.inferers")
+    torch.manual_seed(0)
+    network = torch.nn.Conv3d(2, 3, 3, padding=1)  # a network with context: it matters where windows lie
+    # Odd windows have a voxel at their centre; of even ones MONAI's Gaussian stays below 1, but not its lowest weight.
+    windows = [(3, 5, 7), (7, 3, 11), (5, 9, 17)]
+    for window in windows if weighting == "gaussian" else [*windows, (4, 6, 2), (8, 4, 16)]:
+        with torch.no_grad():
+            ours = predict_volume(
+                network, IMAGE / 100, window=window, overlap=overlap, placement="stepped", weighting=weighting
+            )
+            (theirs,) = inferers.sliding_window_inference(
+                IMAGE[None] / 100, window, 2, network, overlap=overlap, mode=weighting
+            )
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_even_and_stepped_windows_differ_where_steps_do_not_fill_an_axis():
+    # Windows of 4 at 0, 2, 4 and 6 of 9: even ones end at 0, 1.67, 3.33, 5, so that the gaps are equal.
+    assert window_starts(9, 4, 0.5) == [0, 2, 3, 5]
+    assert window_starts(9, 4, 0.5, "stepped") == [0, 2, 4, 5]
+
+
+def test_constant_weights_are_all_one():
+    assert torch.equal(window_weights((2, 3, 4), "constant"), torch.ones(2, 3, 4))
+    assert torch.equal(window_weights((2, 3, 4), "gaussian"), gaussian_weights((2, 3, 4)))
 
 
 def test_weights_are_one_in_the_middle_symmetric_and_never_zero():

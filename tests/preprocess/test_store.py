@@ -292,11 +292,51 @@ def test_regions_and_ignore_are_kept_for_drawing(write_set, plan, tmp_path):
 def test_at_most_ten_thousand_voxels_of_a_class_are_kept():
     target = np.zeros((30, 30, 30), np.int16)
     target[:, :, 5:] = 1
-    drawn = store_module._foreground(target, parse_labels({"background": 0, "liver": 1}))
+    image = np.zeros((1, 30, 30, 30), np.float32)
+    drawn = store_module._sampling_voxels(image, target, parse_labels({"background": 0, "liver": 1}))
     assert drawn["0"].shape == (VOXELS_PER_CLASS, 3)
     assert len(np.unique(drawn["0"], axis=0)) == VOXELS_PER_CLASS
     assert (target[tuple(drawn["0"].T)] == 1).all()
     assert drawn["0"].mean(0) == pytest.approx([14.5, 14.5, 17], abs=0.5)
+
+
+def test_voxels_of_any_class_and_of_the_background_are_kept(tmp_path):
+    target = np.zeros((3, 4, 5), np.int16)
+    target[0, 1, 2], target[2, 3, 4], target[1] = 1, 2, -1
+    image = np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5)
+    image = np.concatenate([-image, image - 50])  # the brighter channel counts
+    labels = parse_labels({"background": 0, "liver": 1, "spleen": 2, "ignore": 3})
+    store_module._write_case(tmp_path / "a", image, target, {"id": "a", "key": "", "inputs": []}, labels)
+    case = StoredCase("a", tmp_path / "a")
+    assert case.classes == (0, 1)
+    assert case.foreground_voxels().tolist() == [[0, 1, 2], [2, 3, 4]]
+    np.testing.assert_array_equal(case.background_voxels(), np.argwhere(target == 0))
+    # above 2: only the last plane's voxels 53 to 58; 59 is the spleen
+    assert case.background_voxels(above=2.0).tolist() == [[2, 2, w] for w in (3, 4)] + [[2, 3, w] for w in range(4)]
+
+
+def test_a_case_without_foreground_has_no_voxels_of_any_class(tmp_path):
+    empty = np.zeros((3, 4, 5), np.int16)
+    store_module._write_case(
+        tmp_path / "a",
+        empty[None].astype(np.float32),
+        empty,
+        {"id": "a", "key": "", "inputs": []},
+        parse_labels({"background": 0, "liver": 1}),
+    )
+    case = StoredCase("a", tmp_path / "a")
+    assert case.foreground_voxels().shape == (0, 3)
+    assert case.background_voxels().shape == (60, 3)
+    assert case.background_voxels(above=0.0).shape == (0, 3)
+
+
+def test_drawn_voxels_are_those_of_a_whole_list_of_them():
+    mask = np.random.default_rng(0).random((30, 40, 50)) < 0.4
+    mask[[0, 7, 29]] = False
+    drawn = store_module._drawn(mask, np.random.default_rng(1))
+    voxels = np.argwhere(mask)
+    expected = np.sort(np.random.default_rng(1).choice(len(voxels), VOXELS_PER_CLASS, replace=False))
+    np.testing.assert_array_equal(drawn, voxels[expected])
 
 
 def test_cases_hold_no_files_open_and_travel_to_workers(write_set, plan, tmp_path):

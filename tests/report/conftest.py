@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 
 from voxelseg.data.labels import LabelClass, LabelScheme
-from voxelseg.evaluate import evaluate_pairs
+from voxelseg.evaluate import evaluate_pairs, read_evaluation
+from voxelseg.evaluate.components import Candidate
+from voxelseg.evaluate.cross_validation import CrossValidation, FoldScores, scores_state
+from voxelseg.evaluate.intervals import bootstrap_intervals
+from voxelseg.evaluate.pooling import pool
 from voxelseg.files import write_json
 from voxelseg.geometry import Grid
 from voxelseg.io import write_volume
+from voxelseg.metrics import METRICS
+from voxelseg.predict.postprocess import Postprocessing
 from voxelseg.volume import Volume
 
 LABELS = LabelScheme((LabelClass("liver", (1,), 1), LabelClass("spleen", (2,), 2)))
@@ -147,6 +153,35 @@ def two_fold_run(tmp_path):
     write_fold(run, tmp_path / "data", "1", [2, 3])
     write_fold(run, tmp_path / "data", "10", [], epochs=2, validated=False)
     write_run_file(run)
+    return run
+
+
+@pytest.fixture
+def cross_validated_run(tmp_path):
+    """Run with two validated folds that are pooled; a postprocessing was chosen that changes nothing in the scores."""
+    run = tmp_path / "run"
+    write_fold(run, tmp_path / "data", "0", [0, 1])
+    write_fold(run, tmp_path / "data", "1", [2, 3])
+    write_run_file(run)
+    write_json(run / "splits.json", [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"]}])
+    folders = {name: run / f"fold_{name}" / "validation" for name in "01"}
+    folds = {name: read_evaluation(folder) for name, folder in folders.items()}
+    pooled, _ = pool(folds)
+    intervals = bootstrap_intervals(pooled, {case: case for case in pooled.cases})
+    CrossValidation(
+        inputs={name: scores_state(folder) for name, folder in folders.items()},
+        folds={
+            name: FoldScores(len(one.cases), {metric: one.mean(metric) for metric in METRICS})
+            for name, one in folds.items()
+        },
+        patients=4,
+        pooled=pooled,
+        intervals=intervals,
+        postprocessing=Postprocessing(classes=("spleen",)),
+        candidates=(Candidate("all classes", False, 0.8, 0.7, 0, 4), Candidate("spleen", True, 0.6, 0.65, 2, 1)),
+        postprocessed=pooled,
+        postprocessed_intervals=intervals,
+    ).write(run / "cross_validation")
     return run
 
 

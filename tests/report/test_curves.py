@@ -55,3 +55,13 @@ def test_many_classes_are_drawn_without_names():
     drawing = dict(learning_curves([Fold("0", epochs, None, {})], names))["Running Dice"]
     assert "organ" not in drawing
     assert "mean" in drawing
+
+
+def test_a_line_marks_where_another_stage_begins():
+    epochs = tuple({"epoch": n, "loss": 1.0, "stage": f"kernel {3 if n < 2 else 5}"} for n in range(4))
+    (_, drawing), *_ = learning_curves([Fold("0", epochs, None, {})], ())
+    assert "kernel 5" in drawing
+    assert "kernel 3" not in drawing
+    plain = tuple({"epoch": n, "loss": 1.0} for n in range(4))
+    (_, without), *_ = learning_curves([Fold("0", plain, None, {})], ())
+    assert drawing.count("<path") > without.count("<path")

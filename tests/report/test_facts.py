@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -95,3 +96,18 @@ def test_provenance_has_command_versions_and_seed(run_folder):
 def test_an_empty_record_gives_no_facts():
     run = Run(None, {}, ())
     assert (dataset_facts(run), plan_facts(run), config_facts(run), provenance_facts(run)) == ([], ([], []), [], [])
+
+
+def test_the_weights_that_a_fold_started_from_are_named_with_what_to_beware_of(run_folder):
+    transfer = {
+        "path": "OTHER/fold_0/model.safetensors",
+        "what": "mednext_s",
+        "share": 0.9964,
+        "warnings": ["Trained on the channels CT, here MR."],
+    }
+    assert "Fold 0 started from" not in dict(provenance_facts(read_run(run_folder)))
+    (run_folder / "fold_0" / "transfer.json").write_text(json.dumps(transfer))
+    assert dict(provenance_facts(read_run(run_folder)))["Fold 0 started from"] == (
+        "OTHER/fold_0/model.safetensors (mednext_s), 99.6% of the weights without heads. "
+        "Trained on the channels CT, here MR."
+    )

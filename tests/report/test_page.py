@@ -103,6 +103,49 @@ def test_folds_are_pooled_and_listed(two_fold_run, tmp_path):
     assert "fold 1" in page.words
 
 
+def test_a_cross_validation_is_on_the_first_screen_with_its_interval(cross_validated_run, tmp_path):
+    page = report(cross_validated_run, tmp_path)
+    first_screen = page.words.partition("Scores by class")[0]
+    for words in (
+        "95 % interval 0.",  # beside the mean Dice
+        "2 classes, 4 held-out cases",
+        "Postprocessed Dice",
+        "on the cases that the postprocessing was chosen on",
+        "4 held-out cases of 4 patients, each predicted by a network that has not seen the patient",
+        "Means of the 2 folds: Dice 0.",
+        "only the largest component of each of these is kept: spleen",
+        "Predictions as they are",
+        "After the postprocessing",
+        "all classes no 0.800 0.700 0 4 spleen yes 0.600 0.650 2 1",
+    ):
+        assert words in first_screen, words
+    assert "not pooled" not in page.words
+
+
+def test_scores_that_are_newer_than_the_cross_validation_are_said_to_be_so(cross_validated_run, tmp_path):
+    scores = cross_validated_run / "fold_1" / "validation" / "cases.csv"
+    heading, first, *rest = scores.read_text().splitlines(keepends=True)
+    case, name, _, *others = first.split(",")
+    scores.write_text("".join([heading, ",".join([case, name, "0.123", *others]), *rest]))
+    page = report(cross_validated_run, tmp_path)
+    assert "The folds were not pooled since they were scored" in page.words
+    assert "95 % interval" not in page.words
+
+
+def test_folds_that_were_not_begun_are_named_once_several_are(two_fold_run, tmp_path):
+    splits = [{"train": ["a"], "val": ["b"]}] * 12
+    (two_fold_run / "splits.json").write_text(json.dumps(splits))
+    assert "Not trained yet: fold 2, 3, 4, 5, 6, 7, 8, 9, 11 of 12." in report(two_fold_run, tmp_path).words
+
+
+def test_the_weights_that_predict_are_named(run_folder, tmp_path):
+    assert "with the weights of the last epoch" in report(run_folder, tmp_path).words
+    record = json.loads((run_folder / "run.json").read_text())
+    record["config"]["predict"] = {"checkpoint": "best"}
+    (run_folder / "run.json").write_text(json.dumps(record))
+    assert "with the weights of the best running validation" in report(run_folder, tmp_path).words
+
+
 def test_an_unfinished_run_is_reported_with_its_curves(unfinished_run, tmp_path):
     page = report(unfinished_run, tmp_path)
     assert "No fold has been validated yet" in page.words

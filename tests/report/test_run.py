@@ -103,3 +103,29 @@ def test_a_damaged_list_of_files_is_a_data_error(run_folder, content):
     (run_folder / "fold_0" / "validation" / "pairs.json").write_text(content)
     with pytest.raises(DataError, match=r"pairs\.json: expected a list of objects"):
         read_run(run_folder)
+
+
+def test_the_best_epoch_is_the_last_that_was_the_best_so_far(run_folder):
+    assert read_run(run_folder).folds[0].best_epoch is None
+    log = run_folder / "fold_0" / "log.jsonl"
+    lines = [{"event": "epoch", "epoch": epoch, "best": epoch in (0, 2)} for epoch in range(4)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_run(run_folder).folds[0].best_epoch == 2
+
+
+def test_a_cross_validation_counts_only_for_the_scores_that_it_is_of(cross_validated_run):
+    run = read_run(cross_validated_run)
+    assert run.cross_validation is not None
+    assert run.cross_validation.pooled.cases == run.evaluation.cases
+    assert run.num_folds == 2
+    (cross_validated_run / "fold_1" / "validation" / "summary.json").unlink()
+    assert read_run(cross_validated_run).cross_validation is None
+
+
+def test_later_stages_begin_at_the_first_epoch_with_another_name(run_folder):
+    assert read_run(run_folder).folds[0].later_stages == {}
+    log = run_folder / "fold_0" / "log.jsonl"
+    stages = ["kernel 3", "kernel 3", "kernel 5", "kernel 5"]
+    lines = [{"event": "epoch", "epoch": 2 * epoch, "stage": name} for epoch, name in enumerate(stages)]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_run(run_folder).folds[0].later_stages == {4: "kernel 5"}

@@ -11,6 +11,7 @@ from voxelseg.data.layouts import read_dataset
 from voxelseg.nets import Network, create_model
 from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.patches.loader import PatchSource
+from voxelseg.patches.sampler import Sampling
 from voxelseg.plan.fingerprint import Fingerprint, compute_fingerprint
 from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import make_plan
@@ -53,7 +54,7 @@ class Prepared:
             deep_supervision=deep_supervision,
         )
 
-    def trainer(self, folder, *, augmentation=None, unet=None, **settings) -> Trainer:
+    def trainer(self, folder, *, augmentation=None, unet=None, batch_size=2, **settings) -> Trainer:
         """Trainer of three cases that validates on the fourth; `settings` are keys of TrainConfig or of Trainer."""
         keys = set(TrainConfig.model_fields)
         config = TrainConfig(
@@ -64,8 +65,9 @@ class Prepared:
         source = PatchSource(
             cases=training,
             patch_size=PATCH,
-            batch_size=2,
-            foreground_share=0.5,
+            batch_size=batch_size,
+            accumulate=config.accumulate,
+            sampling=Sampling(foreground_share=0.5),
             augmentation=augmentation or AugmentationConfig(enabled=False),
             mirror_axes=(),
             anisotropic=False,
@@ -77,10 +79,10 @@ class Prepared:
             Pointwise(self.dataset.labels.num_outputs) if unet is None else unet,
             config,
             source,
-            validation_cases=[validation],
             labels=self.dataset.labels,
             folder=folder,
-            **{"device": torch.device("cpu")} | {key: value for key, value in settings.items() if key not in keys},
+            **{"device": torch.device("cpu"), "validation_cases": [validation]}
+            | {key: value for key, value in settings.items() if key not in keys},
         )
 
 

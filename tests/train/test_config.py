@@ -108,3 +108,91 @@ def test_a_loss_without_any_part_is_an_error():
 def test_plateau_without_validation_is_an_error():
     with pytest.raises(ConfigError, match="needs validation_patches"):
         build_config(["train.schedule=plateau", "train.validation_patches=0"])
+
+
+def test_early_stopping_without_validation_is_an_error():
+    with pytest.raises(ConfigError, match="early_stopping needs validation_patches"):
+        build_config(["train.early_stopping=3", "train.validation_patches=0"])
+
+
+@pytest.mark.parametrize("setting", ["train.save_best=false", "train.validation_patches=0"])
+def test_the_best_weights_predict_only_where_they_are_kept(setting):
+    assert build_config(["predict.checkpoint=best"]).predict.checkpoint == "best"
+    with pytest.raises(ConfigError, match=r"predict\.checkpoint=best needs train\.save_best"):
+        build_config(["predict.checkpoint=best", setting])
+
+
+def test_preprocessing_of_either_family_is_set_as_yaml():
+    config = build_config(
+        [
+            "plan.normalization=[{kind: window, window: [-175, 250]}]",
+            "plan.crop=positive",
+            "plan.resampling=file_centres",
+            "plan.image_order=1",
+            "plan.normalize_first=false",
+            "augmentation.rotation_degrees=[12, 0, 0]",
+            "augmentation.outside=reflection",
+            "train.foreground_sampling=voxel",
+            "train.background_above=0",
+            "predict.weighting=constant",
+        ]
+    )
+    assert config.plan["normalization"] == [{"kind": "window", "window": [-175, 250]}]
+    assert config.plan["crop"] == "positive"
+    assert config.augmentation.rotation_degrees == (12, 0, 0)
+    assert (config.train.background_above, config.predict.weighting) == (0, "constant")
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ("plan.normalization=[{kind: window}]", "plan.normalization: .*a window normalization needs window"),
+        ("plan.normalization=[{kind: window, window: [3, 3]}]", "expected low before high"),
+        ("plan.crop=body", "plan.crop: .*'nonzero', 'positive' or 'none'"),
+        ("augmentation.outside=mirror", "augmentation.outside"),
+        ("train.foreground_sampling=organ", "train.foreground_sampling"),
+        ("train.crops_per_case=0", "train.crops_per_case"),
+        ("train.background_above=0", "background_above needs foreground_sampling=voxel"),
+        ("predict.weighting=flat", "predict.weighting"),
+        ("predict.placement=random", "predict.placement"),
+        ("predict.average=labels", "predict.average"),
+    ],
+)
+def test_impossible_values_of_either_family_are_errors(setting, named):
+    with pytest.raises(ConfigError, match=named):
+        build_config([setting])
+
+
+RECIPE = {"train": {"epochs": 80, "steps_per_epoch": 500, "lr": 1e-4}, "plan": {"batch_size": 2}, "model": {"width": 4}}
+
+
+def test_settings_go_before_the_values_of_a_recipe():
+    config = build_config(["train.lr=1e-2", "plan.spacing_mm=[1,1,1]"], epochs=3, base=RECIPE)
+    assert (config.train.lr, config.train.epochs, config.train.steps_per_epoch) == (1e-2, 3, 500)
+    assert config.plan == {"batch_size": 2, "spacing_mm": [1, 1, 1]}
+    assert config.model == {"width": 4}
+    assert RECIPE["train"]["lr"] == 1e-4
+
+
+def test_a_budget_goes_before_the_length_of_a_recipe():
+    config = build_config([], budget_s=60, base=RECIPE)
+    assert (config.train.budget_s, config.train.epochs) == (60, TrainConfig().epochs)
+    with pytest.raises(ConfigError, match="epochs and a budget both set"):
+        build_config(["train.epochs=3"], budget_s=60, base=RECIPE)
+
+
+def test_kernels_that_grow_go_before_the_kernel_size_of_a_recipe():
+    config = build_config(["train.grow_kernel=[3,5]"], base={"model": {"kernel_size": 3, "norm": "layer"}})
+    assert config.model == {"norm": "layer"}
+    with pytest.raises(ConfigError, match=r"model\.kernel_size is 5 with train\.grow_kernel"):
+        build_config(["train.grow_kernel=[3,5]", "model.kernel_size=3"], base={})
+
+
+def test_epochs_go_before_the_budget_of_a_recipe():
+    config = build_config([], epochs=3, base={"train": {"budget_s": 60.0}})
+    assert (config.train.budget_s, config.train.epochs) == (None, 3)
+
+
+def test_a_rate_for_grown_kernels_needs_kernels_that_grow():
+    with pytest.raises(ConfigError, match="grow_lr needs grow_kernel"):
+        build_config(["train.grow_lr=1e-4"])

@@ -10,7 +10,8 @@ from voxelseg.errors import CheckpointError, VoxelsegError
 from voxelseg.evaluate import read_evaluation
 from voxelseg.files import locked, sha256_of_file
 from voxelseg.io import read_label, read_volume, write_volume
-from voxelseg.train.fold import _trainer, train_fold, validate_fold
+from voxelseg.train.fitting import patch_source
+from voxelseg.train.fold import train_fold, validate_fold
 from voxelseg.volume import Volume
 
 
@@ -30,6 +31,7 @@ def test_a_fold_leaves_a_model_a_log_and_scored_predictions(own):
     held_out = own.splits[0].validation
     assert {path.name for path in folder.iterdir()} == {
         "model.safetensors",
+        "best.safetensors",
         "training_state.pt",
         "log.jsonl",
         "validation",
@@ -122,8 +124,8 @@ def test_a_deleted_model_file_comes_back_from_the_saved_state(own, train_tiny):
 def test_background_that_normalisation_leaves_at_0_is_masked(own, prepared):
     brain = own.plan.changed(normalization=[{"kind": "zscore_nonzero"}])
     for plan, masked in ((own.plan, ()), (brain, (0,))):
-        trainer = _trainer(dataclasses.replace(own, plan=plan), 0, prepared.stored, None)
-        assert trainer.source.masked_channels == masked
+        source = patch_source(dataclasses.replace(own, plan=plan), 0, prepared.stored)
+        assert source.masked_channels == masked
 
 
 def test_memory_that_runs_out_is_one_message_with_two_remedies_and_the_fold_goes_on(own, prepared):

@@ -184,3 +184,24 @@ def test_a_patch_of_a_single_voxel_at_the_lowest_resolution_is_doubled(prepared)
     patch = plan_for_network(prepared.plan.changed(patch_size=(16, 16, 16)), network).patch_size
     assert sorted(patch) == [16, 16, 32]
     network(torch.zeros(1, 1, *patch))  # takes it
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_checkpointing_is_an_option_of_the_network(prepared, wanted):
+    settings = ["model.width=4", "model.blocks=1"]
+    config = build_config([*settings, f"train.checkpointing={wanted}"])
+    assert build_network("mednext_s", prepared.dataset, config).config.checkpointing == wanted
+    same = build_config([*settings, f"train.checkpointing={wanted}", f"model.checkpointing={wanted}"])
+    assert build_network("mednext_s", prepared.dataset, same).config.checkpointing == wanted
+
+
+@pytest.mark.parametrize(
+    ("model", "setting", "message"),
+    [
+        ("unet_s", "model.width=4", "train.checkpointing: unet_s cannot recompute its activations"),
+        ("mednext_s", "model.checkpointing=false", "are the same setting, and differ. Give one"),
+    ],
+)
+def test_checkpointing_that_is_impossible_or_contradicted_is_refused(prepared, model, setting, message):
+    with pytest.raises(ConfigError, match=message):
+        build_network(model, prepared.dataset, build_config(["train.checkpointing=true", setting]))

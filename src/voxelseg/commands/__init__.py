@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from voxelseg.commands.checking import check
+    from voxelseg.commands.cluster import slurm
     from voxelseg.commands.demonstration import demo
-    from voxelseg.commands.listing import models
+    from voxelseg.commands.listing import models, recipes
     from voxelseg.commands.planning import plan, preprocess
     from voxelseg.commands.predicting import predict
     from voxelseg.commands.reporting import report
@@ -28,11 +29,25 @@ _HOMES = {
     "plan": "planning",
     "predict": "predicting",
     "preprocess": "planning",
+    "recipes": "listing",
     "report": "reporting",
+    "slurm": "cluster",
     "train": "training",
 }
 
-__all__ = ["check", "demo", "evaluate", "models", "plan", "predict", "preprocess", "report", "train"]
+__all__ = [
+    "check",
+    "demo",
+    "evaluate",
+    "models",
+    "plan",
+    "predict",
+    "preprocess",
+    "recipes",
+    "report",
+    "slurm",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,15 @@ def parse_folds(text: str | int) -> list[int] | None:
     return sorted(folds)
 
 
+def parse_growth(text: str) -> list[int]:
+    """Kernel sizes before and after of "3:5"; ConfigError for anything but two odd sizes, the first one smaller."""
+    match = re.fullmatch(r"(\d+):(\d+)", text.strip())
+    small, large = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not (0 < small < large and small % 2 and large % 2):
+        raise ConfigError(f"kernel growth {text!r}: expected two odd sizes, the smaller one first, such as 3:5.")
+    return [small, large]
+
+
 def choose_device(name: str) -> "torch.device":
     """Device of "cpu", "cuda" or "cuda:N"; "auto" is a GPU if there is one. ConfigError for one that is not there."""
     import torch  # slow to load, and not every command computes

@@ -1,16 +1,19 @@
-"""The command `models`."""
+"""The commands `models` and `recipes`."""
 
 import re
+import shlex
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
 from voxelseg.commands.display import counting_bar
 from voxelseg.errors import ConfigError
 from voxelseg.nets import describe_models, list_models
+from voxelseg.recipes import RECIPES, Difference, Recipe, find_recipe
 
 MOST_VOXELS = 4096
 """Along one axis; no patch is larger."""
@@ -77,6 +80,98 @@ def models_table(found: list[dict[str, Any]], size: str | int) -> Table:
             Text(one["summary"]),
         )
     return table
+
+
+def recipes(name: str | None = None) -> list[Recipe]:
+    """Every recipe that --recipe knows, or the one of this name; ConfigError, with the closest, for an unknown one."""
+    return list(RECIPES.values()) if name is None else [find_recipe(name)]
+
+
+def recipes_table(found: Sequence[Recipe]) -> Table:
+    """What `recipes` found, one line each, for people."""
+    table = Table(
+        title=f"{len(found)} published trainings",
+        caption=Text(
+            "Steps: of the optimizer; 2 x where kernels grow after the first half. Score: the first that the paper "
+            "prints for this training. `voxelseg recipes NAME` shows all of one.",
+            style="table.caption",
+            justify="left",
+        ),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("recipe", no_wrap=True)
+    table.add_column("network", no_wrap=True)
+    table.add_column("data")
+    for title in ("patch", "steps", "score"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for recipe in found:
+        score = recipe.reported[0] if recipe.reported else None
+        table.add_row(
+            recipe.name,
+            recipe.model,
+            recipe.data,
+            _patch(recipe),
+            _steps(recipe),
+            "" if score is None else str(score),
+        )
+    return table
+
+
+def recipe_page(recipe: Recipe) -> Group:
+    """All of a recipe, for people: values, data, source, differences, scores, remarks, command."""
+    public, source = recipe.public_data, recipe.source
+    parts: list[tuple[str, Iterable[tuple[str, str]]]] = [
+        (
+            recipe.name,
+            (
+                ("network", recipe.model),
+                ("paper", f"{source.paper}: {source.where}"),
+                ("code", source.code),
+                ("data", f"{public.title}, {public.num_training} labelled cases; `voxelseg data show {public.name}`"),
+                ("channels", ", ".join(public.channels)),
+                ("classes", ", ".join(public.classes)),
+            ),
+        ),
+        ("Printed scores", ((str(score), f"{score.metric}: {score.where}") for score in recipe.reported)),
+        ("Values", recipe.flat_settings().items()),
+        ("Where paper and code differ", ((one.what, _difference(one)) for one in recipe.differences)),
+        ("You give", recipe.needs.items()),
+        ("Remarks", (("-", note) for note in recipe.notes)),
+        ("Command", (("$", recipe.command()),)),
+    ]
+    shown: list[Text | Table] = []
+    for title, rows in parts:
+        lines = list(rows)
+        if lines:
+            shown += [Text(f"\n{title}" if shown else title, style="bold"), _two_columns(lines)]
+    return Group(*shown)
+
+
+def _two_columns(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(max_width=40)
+    table.add_column()
+    for left, right in rows:
+        table.add_row(Text(f"  {left}"), Text(right))
+    return table
+
+
+def _difference(one: Difference) -> str:
+    other = f" Other: {' '.join(f'--set {shlex.quote(setting)}' for setting in one.settings)}." if one.settings else ""
+    return f"Paper: {one.paper}. Code: {one.code}.{other} {one.choice}"
+
+
+def _patch(recipe: Recipe) -> str:
+    patch = recipe.settings["plan"].get("patch_size")
+    return "planned" if patch is None else _times(patch)
+
+
+def _steps(recipe: Recipe) -> str:
+    train = recipe.settings["train"]
+    steps = train["epochs"] * train["steps_per_epoch"]
+    return f"2 x {steps // 2:,}" if "grow_kernel" in train else f"{steps:,}"
 
 
 def _times(numbers: list[int]) -> str:

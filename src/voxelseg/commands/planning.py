@@ -10,6 +10,7 @@ from rich.text import Text
 
 from voxelseg.commands.arguments import choose_device
 from voxelseg.commands.display import PathLike, counting_bar, say, say_left_out
+from voxelseg.commands.probing import CHANGE_A_STEP, probed_plan, probing_budget
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.errors import ConfigError
@@ -30,6 +31,7 @@ def plan(
     model: str = "mednext_s",
     device: str = "auto",
     memory_gb: float | None = None,
+    probe: bool = False,
     settings: Sequence[str] = (),
     workers: int = 2,
     console: Console | None = None,
@@ -37,21 +39,28 @@ def plan(
     """Measure the data set at `data` and decide spacing, normalisation, patch, batch and mirroring for `model`.
 
     Writes `out`/fingerprint.json and `out`/plan.json, which may be changed by hand. `memory_gb` bounds a training step;
-    `settings` are "plan.key=value", and "model.key=value" for options that change what fits.
+    with `probe` the largest patch or batch that fits is found by real training steps, by default in what a GPU has
+    free. `settings` are "plan.key=value", and "model.key=value" for options that change what fits.
 
     Raises ConfigError for an unknown or impossible option, and a memory budget that is too small; DataError for a data
     set that cannot be read or used; WorkerError if a background process fails; VoxelsegError if `out` cannot be
     written.
     """
     config = build_config(list(settings))
-    _refuse_without_effect(config)
+    _refuse_without_effect(config, probe=probe)
     on = choose_device(device)
+    if probe:
+        memory_gb = probing_budget(on, memory_gb)
     dataset = read_dataset(data)
     say_left_out(console, dataset)
     check_model(model, dataset, config)
     work = WorkFolder(Path(out))
     fingerprint = measure(work, dataset, workers=workers, console=console)
-    planned = plan_from(fingerprint, dataset, model, config, on, memory_gb)
+    if probe:
+        assert memory_gb is not None
+        planned = probed_plan(fingerprint, dataset, model, config, on, memory_gb, console=console)
+    else:
+        planned = plan_from(fingerprint, dataset, model, config, on, memory_gb)
     work.write_plan(planned)
     say(
         console,
@@ -62,11 +71,13 @@ def plan(
     return planned
 
 
-def _refuse_without_effect(config: RunConfig) -> None:
+def _refuse_without_effect(config: RunConfig, *, probe: bool) -> None:
     """ConfigError for settings that belong to the training."""
-    given = {f"train.{key}" for key in config.train.model_fields_set - {"deep_supervision"}}
+    deciding = {"deep_supervision", "grow_kernel"} | (CHANGE_A_STEP if probe else set())
+    given = {f"train.{key}" for key in config.train.model_fields_set - deciding}
     given |= {f"augmentation.{key}" for key in config.augmentation.model_fields_set}
     given |= {f"predict.{key}" for key in config.predict.model_fields_set}
+    given |= {f"transfer.{key}" for key in config.transfer.model_fields_set}
     if given:
         raise ConfigError(f"{', '.join(sorted(given))}: decides nothing in a plan. Give it to `voxelseg train`.")
 

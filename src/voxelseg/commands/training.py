@@ -1,36 +1,51 @@
 """The command `train`."""
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 
-from voxelseg.commands.arguments import choose_device, parse_duration, parse_folds
+from voxelseg.commands.arguments import choose_device, parse_duration, parse_folds, parse_growth
 from voxelseg.commands.display import PathLike, counting_bar, say, say_left_out, training_bar
 from voxelseg.commands.planning import check_model, measure, plan_from, plan_table, store
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.data.splits import read_splits, splits_of
-from voxelseg.errors import ConfigError
-from voxelseg.evaluate import class_table
+from voxelseg.errors import BusyError, ConfigError
+from voxelseg.evaluate import class_table, cross_validation_table
 from voxelseg.files import make_folder
 from voxelseg.plan.fingerprint import Fingerprint
-from voxelseg.plan.plan import Plan, read_plan
+from voxelseg.plan.plan import Plan, parse_plan, read_plan
 from voxelseg.plan.planner import override_plan
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
+from voxelseg.recipes import Recipe, find_recipe
 from voxelseg.train.config import RunConfig, build_config, check_seed
+from voxelseg.train.cross_validation import begun_folds, cross_validate, scored_folds
+from voxelseg.train.distributed import Processes, joined, own_device
+from voxelseg.train.estimates import check_needs, disk_needs, memory_need, open_folds
+from voxelseg.train.fitting import check_init
 from voxelseg.train.fold import train_fold, validate_fold
-from voxelseg.train.loop import training_precision
+from voxelseg.train.precision import training_precision
 from voxelseg.train.run import PLAN_FILE, RUN_FILE, Run, build_network, open_run, plan_for_network
+from voxelseg.train.transfer import TransferReport
+
+DEFAULT_MODEL = "mednext_s"
+_log = logging.getLogger(__name__)
 
 
 def train(
     data: PathLike,
     out: PathLike,
     *,
-    model: str = "mednext_s",
+    recipe: str | None = None,
+    model: str | None = None,
+    init: PathLike | None = None,
+    grow_kernel: str | None = None,
     fold: str = "0",
     epochs: int | None = None,
     budget: str | None = None,
@@ -45,6 +60,11 @@ def train(
 ) -> Run:
     """Train `model` on one fold ("0", "0,1") or "all", then predict and score the held-out cases.
 
+    `recipe` is a paper's training (`voxelseg recipes`) with a `model` (else mednext_s) and settings; yours go before
+    these. `init` is a run, a model file or an authors' file whose weights the training starts from. `grow_kernel`
+    ("3:5") trains with the small kernel first and goes on with the large one. When all folds are finished, whichever
+    processes trained them, their scores are pooled and a postprocessing is chosen.
+
     Plans and preprocesses into `work` (default `out`/work) what has not been done yet; `memory_gb` bounds a training
     step where it is not planned yet. `epochs` or a `budget` of time per fold ("20m") sets the length. `splits` is a
     file with folds. `settings` are "section.key=value". The same command continues after any stop, and a finished fold
@@ -56,54 +76,200 @@ def train(
     runs out, or a file cannot be written.
     """
     check_seed(seed)
-    config = build_config(list(settings), epochs=epochs, budget_s=None if budget is None else parse_duration(budget))
-    on = choose_device(device)
+    given = {
+        "init": ("transfer.init", None if init is None else str(init)),
+        "grow_kernel": ("train.grow_kernel", None if grow_kernel is None else parse_growth(grow_kernel)),
+    }
+    published = None if recipe is None else find_recipe(recipe)
+    model = _model_of(published, model)
+    config = build_config(
+        _with_options(settings, given),
+        epochs=epochs,
+        budget_s=None if budget is None else parse_duration(budget),
+        base=None if published is None else published.settings,
+    )
+    if published is not None:
+        published.check(config)
+    on = choose_device(own_device(device))
     training_precision(config.train, on)  # refuses what the device does not have
     dataset = read_dataset(data)
-    say_left_out(console, dataset)
     check_model(model, dataset, config)
     folds = read_splits(Path(splits), dataset.cases) if splits is not None else splits_of(dataset)
     chosen = _chosen_folds(fold, len(folds))
     run_folder = Path(out)
-    make_folder(run_folder)
     folder = WorkFolder(Path(work) if work is not None else run_folder / "work")
-    fingerprint = measure(folder, dataset, workers=workers, console=console)
-    planned = _training_plan(run_folder, folder, fingerprint, dataset, model, config, on, memory_gb)
-    run = open_run(
-        run_folder,
-        dataset=dataset,
-        plan=planned,
-        fingerprint=fingerprint,
-        splits=folds,
-        model=model,
-        config=config,
-        seed=seed,
-        device=on,
-    )
-    if console is not None:
-        console.print(plan_table(planned))
-    stored = store(folder, dataset, planned, workers=workers, console=console)
-    for number in chosen:
-        _train_and_score(run, number, stored, workers=workers, console=console)
+    with joined(on) as processes:
+        console = console if processes.is_main else None
+
+        def prepare() -> dict[str, Any]:
+            """The plan, once it is written, and with it the cases."""
+            say_left_out(console, dataset)
+            for remark in [] if published is None else published.remarks(dataset):
+                _log.warning("%s", remark)
+            make_folder(run_folder)
+            fingerprint = measure(folder, dataset, workers=workers, console=console)
+            planned = _training_plan(run_folder, folder, fingerprint, dataset, model, config, on, memory_gb)
+            if not (run_folder / RUN_FILE).is_file():
+                check_init(model, dataset, config, planned, chosen)
+            processes.check_batch(planned.batch_size)
+            config.train.sampling.check_batch(planned.batch_size)
+            config.augmentation.check_patch(planned.patch_size)
+            run = open_run(
+                run_folder,
+                dataset=dataset,
+                plan=planned,
+                fingerprint=fingerprint,
+                splits=folds,
+                model=model,
+                config=config,
+                seed=seed,
+                device=on,
+            )
+            if console is not None:
+                console.print(plan_table(planned))
+            _check_needs(run, chosen, fingerprint, folder.store_path(planned), processes, console)
+            store(folder, dataset, planned, workers=workers, console=console)
+            return planned.model_dump(mode="json")
+
+        planned = parse_plan(processes.from_main(prepare), source=str(run_folder / PLAN_FILE))
+        run = Run(
+            folder=run_folder,
+            dataset=dataset,
+            plan=planned,
+            splits=folds,
+            model=model,
+            config=config,
+            seed=seed,
+            device=on,
+        )
+        stored = {case.id: StoredCase(case.id, folder.store_path(planned) / case.id) for case in dataset.cases}
+        mine = _train_and_score(run, chosen, stored, processes, workers=workers, console=console)
+        if processes.is_main and len(folds) > 1:
+            _cross_validate(run, chosen, workers=workers, console=console)
     say(
         console,
-        f"Wrote {', '.join(str(run.model_file(number)) for number in chosen)}.",
+        f"Wrote {', '.join(str(run.model_file(number)) for number in mine)}.",
         ["report", out, "--out", run_folder / "report.html"],
         ["predict", out, "--input", "SCANS", "--output", "DIR"],
     )
     return run
 
 
-def _train_and_score(
-    run: Run, fold: int, stored: Mapping[str, StoredCase], *, workers: int, console: Console | None
+def _check_needs(
+    run: Run, folds: Sequence[int], fingerprint: Fingerprint, store: Path, processes: Processes, console: Console | None
 ) -> None:
+    """Say what the training takes of disks and memory, and what may not be enough; VoxelsegError if it cannot fit."""
+    memory = memory_need(run, processes) if open_folds(run, folds) else None
+    needs = [*disk_needs(run, folds, fingerprint, store=store), *([] if memory is None else [memory])]
+    for warning in check_needs(needs):
+        _log.warning("%s", warning)
+    if console is not None:
+        for need in needs:
+            console.print(str(need), soft_wrap=True, highlight=False, markup=False)
+
+
+def _train_and_score(
+    run: Run,
+    folds: Sequence[int],
+    stored: Mapping[str, StoredCase],
+    processes: Processes,
+    *,
+    workers: int,
+    console: Console | None,
+) -> list[int]:
+    """Train and score each of the folds; returns those that no other process works on at the moment.
+
+    A fold that another process works on is left to that; BusyError if all of them are.
+    """
+    mine = []
+    for fold in folds:
+        try:
+            _train_and_score_fold(run, fold, stored, processes, workers=workers, console=console)
+            mine.append(fold)
+        except BusyError:
+            if fold == folds[-1] and not mine:
+                raise
+            _log.warning("%s: another voxelseg process works on fold %d, which is left to it.", run.folder, fold)
+    return mine
+
+
+def _train_and_score_fold(
+    run: Run,
+    fold: int,
+    stored: Mapping[str, StoredCase],
+    processes: Processes,
+    *,
+    workers: int,
+    console: Console | None,
+) -> None:
+    """All processes train; the main one then predicts and scores."""
     with training_bar(console, f"training fold {fold}") as show:
-        train_fold(run, fold, stored, on_progress=show)
+        train_fold(
+            run,
+            fold,
+            stored,
+            processes=processes,
+            on_progress=show if processes.is_main else None,
+            on_transfer=lambda report: _show_transfer(report, console),
+        )
+    if not processes.is_main:
+        return
     held_out = len(run.splits[fold].validation)
     with counting_bar(console, f"validating fold {fold}", total=held_out) as update:
         scores = validate_fold(run, fold, workers=workers, progress=lambda done, case: update(done, note=case))
     if console is not None:
         console.print(class_table(scores))
+
+
+def _show_transfer(report: TransferReport, console: Console | None) -> None:
+    if console is not None:
+        console.print(report.table())
+
+
+def _cross_validate(run: Run, folds: Sequence[int], *, workers: int, console: Console | None) -> None:
+    """Pool all folds of the run if they are finished; else name those that are not, if several are trained."""
+    scored = scored_folds(run)
+    waiting = [str(fold) for fold in range(len(run.splits)) if fold not in scored]
+    if not waiting:
+        with counting_bar(console, "choosing the postprocessing") as update:
+            found = cross_validate(run, scored, workers=workers, progress=update)
+        if console is not None:
+            console.print(cross_validation_table(found))
+    elif console is not None and (len(folds) > 1 or len(begun_folds(run)) > 1):
+        console.print(
+            f"Not finished: fold {', '.join(waiting)} of {len(run.splits)} folds. The process that finishes the last "
+            "one pools their scores; so does this command with --fold all.",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+
+
+def _model_of(recipe: Recipe | None, model: str | None) -> str:
+    """The network to train; ConfigError for the recipe of another one."""
+    if recipe is None:
+        return model or DEFAULT_MODEL
+    if model not in (None, recipe.model):
+        raise ConfigError(
+            f"--recipe {recipe.name} is a training of {recipe.model}, not of {model}. Leave out --model, or the recipe."
+        )
+    return recipe.model
+
+
+def _with_options(settings: Sequence[str], options: Mapping[str, tuple[str, Any]]) -> list[str]:
+    """`settings` and one more for each option that is given; ConfigError if a setting says the same thing again.
+
+    `options` has the key and the value, None if it is not given, of each option by name.
+    """
+    keys = {setting.partition("=")[0].strip() for setting in settings}
+    found = list(settings)
+    for name, (key, value) in options.items():
+        if value is None:
+            continue
+        if key in keys:
+            raise ConfigError(f"--{name.replace('_', '-')} and --set {key} say the same thing. Give one.")
+        found.append(f"{key}={json.dumps(value)}")
+    return found
 
 
 def _chosen_folds(text: str, count: int) -> list[int]:

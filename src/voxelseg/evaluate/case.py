@@ -1,6 +1,6 @@
 """One predicted label map against its reference: every metric of every class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from voxelseg.errors import DataError
 from voxelseg.geometry import Spacing
 from voxelseg.io import read_label
 from voxelseg.metrics import METRICS, MaskPair
+from voxelseg.predict.postprocess import Postprocessing
+from voxelseg.volume import Volume
 
 Box = tuple[slice, slice, slice]
 """A part of an array (D, H, W)."""
@@ -62,12 +64,10 @@ class CaseScores:
     """Whether the voxels of the two files lie apart by more than rounding, though by no more than is allowed."""
 
 
-def score_files(pair: LabelPair, labels: LabelScheme | None, *, tolerance_mm: float) -> CaseScores:
-    """Scores of one pair of label maps, voxel by voxel.
+def read_pair(pair: LabelPair, labels: LabelScheme | None) -> tuple[Volume, Volume]:
+    """Reference and prediction.
 
-    `labels=None`: each value that occurs in either file is a class named by its number.
-    Raises DataError if a file cannot be read, the grids differ by more than `HARMFUL_VOXELS`, or a value is not in
-    `labels`.
+    DataError if a file cannot be read, the grids differ by more than `HARMFUL_VOXELS`, or a value is not in `labels`.
     """
     reference, prediction = read_label(pair.reference), read_label(pair.prediction)
     differences = reference.grid.differences(prediction.grid)
@@ -79,9 +79,24 @@ def score_files(pair: LabelPair, labels: LabelScheme | None, *, tolerance_mm: fl
     if labels is not None:
         _require_known(reference.array, pair.reference, labels)
         _require_known(prediction.array, pair.prediction, labels)
+    return reference, prediction
+
+
+def score_files(
+    pair: LabelPair, labels: LabelScheme | None, *, tolerance_mm: float, postprocessing: Postprocessing | None = None
+) -> CaseScores:
+    """Scores of one pair of label maps, voxel by voxel, the prediction as `postprocessing` leaves it.
+
+    `labels=None`: each value that occurs in either file is a class named by its number; it goes without postprocessing.
+    DataError as from `read_pair`.
+    """
+    reference, prediction = read_pair(pair, labels)
+    predicted = prediction.array[0]
+    if postprocessing is not None and labels is not None:
+        predicted = postprocessing.apply(predicted, labels)
     scores = score_label_maps(
         reference.array[0],
-        prediction.array[0],
+        predicted,
         labels or labels_of_values(reference.array, prediction.array),
         case=pair.case,
         spacing_mm=reference.spacing_mm,
@@ -107,28 +122,36 @@ def score_label_maps(
     """
     if labels is None:
         return ()
+    return tuple(
+        ClassScore(
+            case=case,
+            name=name,
+            metrics={key: metric(pair, tolerance_mm=tolerance_mm) for key, metric in METRICS.items()},
+            volume_reference_mm3=pair.num_reference * voxel_mm3,
+            volume_prediction_mm3=pair.num_prediction * voxel_mm3,
+        )
+        for name, pair in class_pairs(reference, prediction, labels, spacing_mm=spacing_mm)
+    )
+
+
+def class_pairs(
+    reference: npt.NDArray[Any], prediction: npt.NDArray[Any], labels: LabelScheme, *, spacing_mm: Spacing
+) -> Iterator[tuple[str, MaskPair]]:
+    """Each class's name and masks in two label maps (D, H, W) on one grid; without what the reference ignores."""
     d, h, w = reference.shape
     boxes = class_boxes(labels, reference, prediction)
-    scores = []
     for name in labels.names:
         box = boxes[name]  # most classes are small: counting and comparing whole scans would take most of the time
         judged: npt.NDArray[np.bool_] | bool = True if labels.ignore is None else reference[box] != labels.ignore
-        pair = MaskPair(
-            labels.mask(reference[box], name) & judged,
-            labels.mask(prediction[box], name) & judged,
-            spacing_mm,
-            image_shape=(d, h, w),
+        yield (
+            name,
+            MaskPair(
+                labels.mask(reference[box], name) & judged,
+                labels.mask(prediction[box], name) & judged,
+                spacing_mm,
+                image_shape=(d, h, w),
+            ),
         )
-        scores.append(
-            ClassScore(
-                case=case,
-                name=name,
-                metrics={key: metric(pair, tolerance_mm=tolerance_mm) for key, metric in METRICS.items()},
-                volume_reference_mm3=pair.num_reference * voxel_mm3,
-                volume_prediction_mm3=pair.num_prediction * voxel_mm3,
-            )
-        )
-    return tuple(scores)
 
 
 def class_boxes(labels: LabelScheme, *label_maps: npt.NDArray[Any]) -> dict[str, Box]:

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -53,7 +53,8 @@ def spread(values: Iterable[float]) -> Spread:
     )
 
 
-def _mean_of_defined(values: Iterable[float]) -> float:
+def mean_of_defined(values: Iterable[float]) -> float:
+    """Mean of `values`, NaN left out; NaN where nothing is left."""
     defined = [value for value in values if not math.isnan(value)]
     return fmean(defined) if defined else math.nan
 
@@ -94,14 +95,14 @@ class Evaluation:
 
     def mean(self, metric: str) -> float:
         """Mean over the classes of the mean over the cases; undefined values are left out at both levels."""
-        return _mean_of_defined(self.spread(metric, name).mean for name in self.classes)
+        return mean_of_defined(self.spread(metric, name).mean for name in self.classes)
 
     def case_means(self, metric: str) -> dict[str, float]:
         """Case id -> mean of `metric` over the classes that are defined in it; NaN if none is."""
         values: dict[str, list[float]] = {case: [] for case in self.cases}
         for score in self.scores:
             values[score.case].append(score.metrics[metric])
-        return {case: _mean_of_defined(each) for case, each in values.items()}
+        return {case: mean_of_defined(each) for case, each in values.items()}
 
     def summary(self) -> dict[str, Any]:
         """Content of summary.json; undefined numbers are NaN here and null in the file."""
@@ -135,8 +136,11 @@ class Evaluation:
             "prediction_only": sum(score.empty_prediction and not score.empty_reference for score in scores),
         }
 
-    def write(self, out: Path) -> tuple[Path, Path]:
-        """Write cases.csv and summary.json into folder `out`; returns their paths. Undefined values are empty cells."""
+    def write(self, out: Path, *, more: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
+        """Write cases.csv and summary.json into folder `out`; returns their paths. Undefined values are empty cells.
+
+        `more` is added to the summary.
+        """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(["case", "class", *METRICS, *_VOLUMES])
@@ -145,7 +149,7 @@ class Evaluation:
             rows.writerow([score.case, score.name, *("" if math.isnan(x) else f"{x:.10g}" for x in numbers)])
         cases, summary = Path(out) / CASES_FILE, Path(out) / SUMMARY_FILE
         write_text(cases, text.getvalue())
-        write_json(summary, self.summary())
+        write_json(summary, {**self.summary(), **(more or {})})
         return cases, summary
 
 

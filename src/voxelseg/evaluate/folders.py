@@ -18,6 +18,7 @@ from voxelseg.io import is_image, strip_suffix
 from voxelseg.metrics import METRICS
 from voxelseg.metrics.surface import check_tolerance
 from voxelseg.parallel import map_unordered
+from voxelseg.predict.postprocess import Postprocessing
 
 _OFF_GRID = f"Compared voxel by voxel though their headers place the voxels up to {HARMFUL_VOXELS:g} of a voxel apart"
 
@@ -57,20 +58,21 @@ def evaluate_pairs(
     *,
     labels: LabelScheme | None,
     tolerance_mm: float = 1.0,
+    postprocessing: Postprocessing | None = None,
     workers: int = 1,
     notes: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Scores of (case id, prediction file, reference file), cases sorted by id; see `evaluate`.
 
-    Written into folder `out` unless that is None.
+    Predictions are scored as `postprocessing` leaves them. Written into folder `out` unless that is None.
     """
     check_tolerance(tolerance_mm)
     ordered = sorted(
         (pair if isinstance(pair, LabelPair) else LabelPair(*pair) for pair in pairs), key=lambda p: p.case
     )
     results: dict[int, CaseScores | str] = {}
-    score = partial(_scores_or_fault, labels=labels, tolerance_mm=tolerance_mm)
+    score = partial(_scores_or_fault, labels=labels, tolerance_mm=tolerance_mm, postprocessing=postprocessing)
     for index, result in map_unordered(score, ordered, workers=workers, name=lambda pair: f"case {pair.case}"):
         results[index] = result
         if progress is not None:
@@ -95,9 +97,11 @@ def evaluate_pairs(
     return evaluation
 
 
-def _scores_or_fault(pair: LabelPair, *, labels: LabelScheme | None, tolerance_mm: float) -> CaseScores | str:
+def _scores_or_fault(
+    pair: LabelPair, *, labels: LabelScheme | None, tolerance_mm: float, postprocessing: Postprocessing | None
+) -> CaseScores | str:
     try:
-        return score_files(pair, labels, tolerance_mm=tolerance_mm)
+        return score_files(pair, labels, tolerance_mm=tolerance_mm, postprocessing=postprocessing)
     except DataError as error:
         return str(error)
 

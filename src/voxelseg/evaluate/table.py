@@ -5,7 +5,9 @@ import math
 from rich.table import Table
 from rich.text import Text
 
+from voxelseg.evaluate.cross_validation import MEANING, OPTIMISM, CrossValidation
 from voxelseg.evaluate.evaluation import Evaluation, Spread
+from voxelseg.evaluate.intervals import Interval
 from voxelseg.metrics import METRICS
 
 
@@ -32,6 +34,61 @@ def class_table(evaluation: Evaluation) -> Table:
     means = (format_score(evaluation.mean(metric), METRICS[metric].unit) for metric in METRICS)
     table.add_row("mean", *means, "", style="bold")
     return table
+
+
+def cross_validation_table(found: CrossValidation) -> Table:
+    """Table of each class's mean Dice over all held-out cases, its interval, and both after the postprocessing."""
+    after, cases = found.postprocessed, len(found.pooled.cases)
+    spread = f"Mean Dice of the folds: {fold_spread(found, 'dice')}."
+    lines = [f"Interval: {MEANING}", spread, postprocessing_in_words(found), *found.pooled.notes]
+    table = Table(
+        title=f"Cross-validation: {cases} held-out cases of {found.patients} patients in {len(found.folds)} folds",
+        caption=Text("\n".join(line for line in lines if line), style="table.caption"),
+    )
+    table.add_column("Class", overflow="fold")
+    for heading in ("Dice", "95 % interval", *(("Postprocessed", "95 % interval") if after else ())):
+        table.add_column(heading, justify="right")
+    before, later = found.intervals["dice"], found.postprocessed_intervals.get("dice")
+    classes = found.pooled.classes
+    for name in classes:
+        cells = [format_score(found.pooled.spread("dice", name).mean, ""), format_interval(before.classes[name], "")]
+        if after is not None and later is not None:
+            cells += [format_score(after.spread("dice", name).mean, ""), format_interval(later.classes[name], "")]
+        table.add_row(Text(name), *cells, end_section=name == classes[-1])
+    cells = [format_score(found.pooled.mean("dice"), ""), format_interval(before.mean, "")]
+    if after is not None and later is not None:
+        cells += [format_score(after.mean("dice"), ""), format_interval(later.mean, "")]
+    table.add_row("mean", *cells, style="bold")
+    return table
+
+
+def fold_spread(found: CrossValidation, metric: str) -> str:
+    """Such as "0.861 to 0.884, standard deviation 0.009"."""
+    unit = METRICS[metric].unit
+    means = [fold.mean[metric] for fold in found.folds.values() if not math.isnan(fold.mean[metric])]
+    if not means:
+        return "–"
+    low, high, std = (format_score(value, unit) for value in (min(means), max(means), found.fold_std(metric)))
+    return f"{low} to {high}, standard deviation {std}"
+
+
+def postprocessing_in_words(found: CrossValidation) -> str:
+    """What was chosen, in sentences; empty if nothing was looked for."""
+    chosen = found.postprocessing
+    if chosen is None:
+        return ""
+    if not chosen:
+        return "Postprocessing: none, since keeping only largest components met the rule nowhere."
+    kept = ["of all classes together only the largest component is kept"] if chosen.foreground else []
+    kept += [f"only the largest component of each of these is kept: {', '.join(chosen.classes)}"] * bool(chosen.classes)
+    return f"Postprocessing: {'; then '.join(kept)}. {OPTIMISM}"
+
+
+def format_interval(found: Interval, unit: str) -> str:
+    """Such as "0.861 to 0.884"; a dash if there is none."""
+    if math.isnan(found.low):
+        return "–"
+    return f"{format_score(found.low, unit)} to {format_score(found.high, unit)}"
 
 
 def format_score(value: float, unit: str) -> str:

@@ -38,9 +38,10 @@ class Complexity:
     prediction_bytes: int
     """Weights, input, and the most that is held at once of what a prediction computes."""
     training_bytes: int
-    """Weights, gradients, AdamW's moments, and what the forward pass of a training step holds when it ends, for the
-    backward pass. Not in it: what the backward pass takes before it frees more, buffers of single operations, what the
-    allocator leaves unused, what checkpointing recomputes."""
+    """Weights, gradients, AdamW's moments, and `kept_bytes`. Not in it: what the backward pass takes before it frees
+    more, buffers of single operations, what the allocator leaves unused, what checkpointing recomputes."""
+    kept_bytes: int
+    """What the forward pass of a training step holds when it ends, for the backward pass."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +75,7 @@ def count(model: Network, input_size: Sequence[int]) -> Complexity:
         macs=_macs(prediction.operations),
         prediction_bytes=weights + prediction.peak_bytes,
         training_bytes=weights + (1 + _ADAMW_MOMENTS) * changing + training.kept_bytes,
+        kept_bytes=training.kept_bytes,
     )
 
 

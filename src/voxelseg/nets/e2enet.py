@@ -35,6 +35,7 @@ that a single channel moves by one voxel as a whole; strided convolutions read e
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from math import prod
 from typing import Any, Literal
 
@@ -43,7 +44,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError
-from voxelseg.nets.kernel_masks import add_masks, mask_weights, num_active
+from voxelseg.nets.kernel_masks import FusionNode, add_masks, num_active
 from voxelseg.nets.network import (
     Levels,
     Network,
@@ -203,7 +204,7 @@ class E2ENet(Network):
             nn.Conv3d(self.widths[level], config.num_classes, 1, bias=False) for level in range(num_heads)
         )
         self.apply(_kaiming)
-        add_masks(self, self.sparse_layers(), config.sparsity)
+        add_masks(self, self._fusing_layers(), config.sparsity)
 
     def _encoder_level(self, level: int) -> nn.Sequential:
         config, width = self.config, self.widths[level]
@@ -239,14 +240,31 @@ class E2ENet(Network):
         return self.encoder.parameters()
 
     def sparse_layers(self) -> list[str]:
-        """Names of the layers whose kernels are masked."""
+        """Names of the layers of which only some kernels are active; none with a sparsity of 0."""
+        return self._fusing_layers() if self.config.sparsity else []
+
+    def _fusing_layers(self) -> list[str]:
+        """Names of the layers that have masks."""
         convs = [name for name, layer in self.fusion.named_modules(prefix="fusion") if isinstance(layer, nn.Conv3d)]
         ups = [name for name, layer in self.up.named_modules(prefix="up") if isinstance(layer, nn.ConvTranspose3d)]
         return [*convs, *ups] if self.config.sparse_up else convs
 
-    def after_step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
-        """Set weights outside the masks to zero, and their momentum."""
-        mask_weights(self, optimizer)
+    def fusion_nodes(self) -> list[FusionNode]:
+        """The nodes x[j, i] with their first convolutions, which see their own level and its neighbours."""
+        places = [(stage, level) for stage in range(1, len(self.widths)) for level in range(len(self.widths) - stage)]
+        return [
+            FusionNode(name=f"x[{j},{i}]", layer=f"fusion.{j - 1}.{i}.0.conv", sources=self._sources(i))
+            for j, i in places
+        ]
+
+    def _sources(self, level: int) -> dict[str, range]:
+        """Input channels of a fusion node: its own level passes forward, the one below up, the one above down."""
+        sources = [("forward", self.widths[level]), ("up", self.widths[level])]
+        if level > 0:
+            place = 2 if self.config.concatenation == "own-below-above" else 0
+            sources.insert(place, ("down", self.widths[level - 1]))
+        ends = accumulate(width for _, width in sources)
+        return {direction: range(end - width, end) for (direction, width), end in zip(sources, ends, strict=True)}
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (B, K, D, H, W); with deep supervision those of the last diagonal's nodes, full resolution first."""

@@ -3,10 +3,12 @@
 A kernel leads from one input channel to one output channel: a weight has as many as the product of its first two axes,
 which are (out, in) for convolutions and (in, out) for transposed ones. A mask is true where a kernel is active. It is a
 buffer of its layer, so it is saved with the weights. The forward pass uses the weight as it is: `mask_weights`, called
-after every step of the optimizer, keeps the inactive kernels at zero. Any network can have sparse layers.
+after every step of the optimizer, keeps the inactive kernels at zero, and their gradients are those of a dense network.
+Any network can have sparse layers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,18 @@ from voxelseg.errors import ConfigError
 
 MASK = "kernel_mask"
 """Name of the buffer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FusionNode:
+    """A sparse layer that fuses features from several sources, and which of its input channels comes from where."""
+
+    name: str
+    """For people, such as "x[1,0]"."""
+    layer: str
+    """Name of the layer."""
+    sources: Mapping[str, range]
+    """Input channels by the direction that they come from: "up", "forward", "down"."""
 
 
 def num_active(num_kernels: int, sparsity: float) -> int:
@@ -53,6 +67,11 @@ def sparse_weights(network: nn.Module) -> dict[str, tuple[nn.Parameter, Tensor]]
     }
 
 
+def is_sparse(network: nn.Module) -> bool:
+    """Whether any kernel of `network` is inactive."""
+    return any(not mask.all() for _, mask in sparse_weights(network).values())
+
+
 @torch.no_grad()
 def mask_weights(network: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Set the weights outside the masks to zero, and what `optimizer` remembers of them: momentum and moments."""
@@ -62,6 +81,46 @@ def mask_weights(network: nn.Module, optimizer: torch.optim.Optimizer | None = N
         for tensor in (weight, *remembered.values()):
             if isinstance(tensor, Tensor) and tensor.shape == weight.shape:  # not the count of steps
                 tensor.mul_(active)  # a third of the time of masked_fill_ with the opposite
+
+
+@torch.no_grad()
+def mask_gradients(network: nn.Module) -> None:
+    """Set the gradients outside the masks to zero, where there are gradients."""
+    for weight, mask in sparse_weights(network).values():
+        if weight.grad is not None:
+            weight.grad.mul_(_spread(mask, weight))
+
+
+def gradient_strength(network: nn.Module) -> dict[str, Tensor]:
+    """Sum of the absolute gradients over the taps of each kernel (A, B) of the sparse layers that have gradients."""
+    return {
+        name: weight.grad.abs().flatten(2).sum(2)
+        for name, (weight, _) in sparse_weights(network).items()
+        if weight.grad is not None
+    }
+
+
+def copy_masks(source: nn.Module, target: nn.Module) -> None:
+    """Make the masks of `target`, a network with the same sparse layers, those of `source`."""
+    masks = sparse_weights(target)
+    for name, (_, mask) in sparse_weights(source).items():
+        masks[name][1].copy_(mask)
+
+
+def restore_masks(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give layers of `network` the masks that they lack and the state dict `weights` has, before that is loaded.
+
+    Masks that fit no layer are left to the loading, which names them.
+    """
+    layers = dict(network.named_modules())
+    for name, mask in weights.items():
+        layer_name, _, last = name.rpartition(".")
+        layer = layers.get(layer_name)
+        weight = getattr(layer, "weight", None)
+        if last != MASK or layer is None or hasattr(layer, MASK) or not isinstance(weight, nn.Parameter):
+            continue
+        if weight.shape[:2] == mask.shape:
+            layer.register_buffer(MASK, mask.to(weight.device, copy=True))
 
 
 def _spread(mask: Tensor, weight: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from voxelseg.errors import ConfigError
@@ -138,9 +139,7 @@ class LoGoNet(Network):
         shared, execution = self.config.share_local, self.config.local_execution
         if shared and execution != "loop":
             outputs = self.local_nets[0](torch.cat(parts)).chunk(len(parts))
-        elif (
-            not shared and execution == "batch" and _in_one_mode(self.local_nets) and not torch.compiler.is_compiling()
-        ):
+        elif not shared and execution == "batch" and _can_run_as_one(self.local_nets):
             outputs = run_as_one(self.local_nets, parts)
         else:
             nets = [self.local_nets[0]] * len(parts) if shared else self.local_nets
@@ -159,10 +158,14 @@ class LoGoNet(Network):
         return super()._fitting_size(x) if self.training and x.shape[0] == 1 else next_multiple(x, self.divisor)
 
 
-def _in_one_mode(nets: nn.ModuleList) -> bool:
-    """Whether each layer trains, or does not, in all networks alike."""
+def _can_run_as_one(nets: nn.ModuleList) -> bool:
+    """Whether each layer trains, or does not, in all networks alike, and neither a compiler nor other processes watch.
+
+    Batch norms that exchange their statistics with other processes can do so only one network after the other.
+    """
     modes = [[layer.training for layer in net.modules()] for net in nets]
-    return all(mode == modes[0] for mode in modes)
+    exchanging = any(isinstance(layer, _BatchNorm) and type(layer) is not nn.BatchNorm3d for layer in nets.modules())
+    return all(mode == modes[0] for mode in modes) and not exchanging and not torch.compiler.is_compiling()
 
 
 def split_cubes(x: Tensor, per_axis: Sequence[int]) -> list[Tensor]:

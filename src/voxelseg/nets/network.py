@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from voxelseg.errors import ConfigError, DataError
+from voxelseg.nets.kernel_masks import FusionNode, mask_weights
 
 Levels = tuple[tuple[int, ...], ...]
 """One entry (D, H, W) per resolution level, full resolution first: strides or kernel sizes, as a plan has them."""
@@ -186,15 +188,32 @@ class Network(nn.Module):
         """Downsampling factor per axis of each output that forward returns now, full resolution first."""
         return self._head_strides if self._deep_supervision else self._head_strides[:1]
 
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; batch norms whose weights are frozen keep the latter, with their statistics."""
+        super().train(mode)
+        for layer in self.modules():
+            if isinstance(layer, _BatchNorm) and layer.affine and not layer.weight.requires_grad:
+                layer.eval()
+        return self
+
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the part that turns an image into features: what transfer learning keeps or freezes."""
         raise NotImplementedError(f"{type(self).__name__} does not say which of its parameters encode.")
 
-    def after_step(self, optimizer: Optimizer | None = None) -> None:
-        """What the network asks for after each step of the optimizer that trains it: nothing, for most.
+    def sparse_layers(self) -> list[str]:
+        """Names of the layers of which only some kernels are active: none, for most."""
+        return []
 
-        Without an optimizer: the same for an average of the weights.
+    def fusion_nodes(self) -> list[FusionNode]:
+        """Those sparse layers that fuse features from several sources."""
+        return []
+
+    def after_step(self, optimizer: Optimizer | None = None) -> None:
+        """To be called after each step of an optimizer in a training of one's own: keeps inactive kernels at zero.
+
+        Also what `optimizer` remembers of them. Does nothing in a network without sparse layers.
         """
+        mask_weights(self, optimizer)
 
     def fuse(self) -> None:
         """Turn the network in place into a faster one with the same outputs in evaluation mode, where there is one.

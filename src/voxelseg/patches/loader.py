@@ -1,23 +1,20 @@
 """Batches of augmented patches, made in background processes."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from voxelseg.errors import WorkerError
 from voxelseg.geometry import Shape
 from voxelseg.parallel import end_with_parent, interrupts_left_to_parent
-from voxelseg.patches.augmentation import (
-    AugmentationConfig,
-    apply_spatial,
-    change_intensities,
-    draw_spatial,
-    intensity_transform,
-)
-from voxelseg.patches.sampler import draw_place, draws_foreground, read_place, sample_generator
+from voxelseg.patches.augmentation import AugmentationConfig
+from voxelseg.patches.intensity import change_intensities, intensity_transform
+from voxelseg.patches.sampler import Place, Sampling, draw_sample, read_place, sample_generator
+from voxelseg.patches.spatial import apply_spatial, draw_spatial
 from voxelseg.preprocess.store import StoredCase
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -30,14 +27,19 @@ class PatchSource:
     cases: Sequence[StoredCase]
     patch_size: Shape
     batch_size: int
-    foreground_share: float
-    """Share of each batch that must hold foreground."""
+    sampling: Sampling
     augmentation: AugmentationConfig
     mirror_axes: tuple[int, ...]
     anisotropic: bool
     seed: int
     masked_channels: tuple[int, ...] = ()
     """Channels whose background is 0 and is kept at 0."""
+    accumulate: int = 1
+    """Batches that a training step sees: the share of foreground holds for them together."""
+
+    def __post_init__(self) -> None:
+        self.sampling.check_batch(self.batch_size)
+        self.augmentation.check_patch(self.patch_size)
 
 
 class PatchDataset(Dataset[Batch]):
@@ -50,31 +52,63 @@ class PatchDataset(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         source = self.source
         generator = sample_generator(source.seed, number)
-        foreground = draws_foreground(number, batch_size=source.batch_size, share=source.foreground_share)
-        place = draw_place(source.cases, source.patch_size, foreground=foreground, generator=generator)
+        place = _draw_place(source, number, generator)
         if not source.augmentation.enabled:
             image, target = read_place(place, source.patch_size)
             return torch.from_numpy(image), torch.from_numpy(target)
         change = draw_spatial(
             source.augmentation, generator, mirror_axes=source.mirror_axes, anisotropic=source.anisotropic
         )
-        image, target = read_place(place, source.patch_size, margin=change.margin(source.patch_size))
+        margin = change.margin(source.patch_size) if source.augmentation.outside == "scan" else (0, 0, 0)
+        image, target = read_place(place, source.patch_size, margin=margin)
         moved, moved_target = apply_spatial(
-            change, torch.from_numpy(image), torch.from_numpy(target), source.patch_size
+            change,
+            torch.from_numpy(image),
+            torch.from_numpy(target),
+            source.patch_size,
+            config=source.augmentation,
+            masked_channels=source.masked_channels,
         )
         changed = change_intensities(self.transform, moved, generator, masked_channels=source.masked_channels)
         return changed, moved_target
 
 
-def load_batches(source: PatchSource, *, first_sample: int, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
+def _draw_place(source: PatchSource, number: int, generator: np.random.Generator) -> Place:
+    return draw_sample(
+        source.cases,
+        source.patch_size,
+        number,
+        sampling=source.sampling,
+        batch_size=source.accumulate * source.batch_size,
+        seed=source.seed,
+        generator=generator,
+    )
+
+
+def cases_of(source: PatchSource, numbers: Iterable[int]) -> list[str]:
+    """Ids of the cases that the samples with these numbers come from."""
+    return [_draw_place(source, number, sample_generator(source.seed, number)).case.id for number in numbers]
+
+
+def load_batches(
+    source: PatchSource,
+    *,
+    first_sample: int,
+    workers: int,
+    pin_memory: bool = False,
+    process: int = 0,
+    num_processes: int = 1,
+) -> Iterator[Batch]:
     """Endless batches (B, C, D, H, W) and (B, D, H, W), from sample `first_sample` on.
 
+    Where several processes share each batch of the source, which they must do evenly, they are that of `process`: their
+    batches in a row are the whole one.
     The number of workers changes nothing, and no global random state is touched. A failure in a worker, or its death,
     raises WorkerError with the worker's own error.
     """
     loader = DataLoader(
         PatchDataset(source),
-        batch_sampler=_batches(first_sample, source.batch_size),
+        batch_sampler=_batches(first_sample, source.batch_size, process=process, num_processes=num_processes),
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=3 if workers else None,
@@ -92,9 +126,13 @@ def load_batches(source: PatchSource, *, first_sample: int, workers: int, pin_me
         raise WorkerError(_worker_failure(error)) from error
 
 
-def _batches(first_sample: int, batch_size: int) -> Iterator[list[int]]:
+def _batches(first_sample: int, batch_size: int, *, process: int, num_processes: int) -> Iterator[list[int]]:
+    """Numbers of the samples of one process, batch by batch."""
+    share = batch_size // num_processes
+    assert share * num_processes == batch_size, "the batch is shared evenly"
+    first_sample += process * share
     while True:
-        yield list(range(first_sample, first_sample + batch_size))
+        yield list(range(first_sample, first_sample + share))
         first_sample += batch_size
 
 

@@ -7,12 +7,36 @@ of workers does not matter, and an interrupted training that continues at sample
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from voxelseg.errors import ConfigError
 from voxelseg.geometry import Shape
 from voxelseg.preprocess.store import StoredCase
+
+_ROUND, _CASE = 1, 2  # a generator of the order of cases, or of a case, is not that of a sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Which cases patches are taken from, and where; see the keys of the same names in the train section."""
+
+    foreground_share: float = 0.33
+    foreground_sampling: Literal["class", "voxel"] = "class"
+    background_above: float | None = None
+    crops_per_case: int = 1
+    case_order: Literal["random", "shuffled"] = "random"
+
+    def check_batch(self, batch_size: int) -> None:
+        """ConfigError if batches of this size cannot be filled so."""
+        crops = self.crops_per_case
+        if batch_size % crops:
+            raise ConfigError(
+                f"a batch of {batch_size} patches (plan.batch_size) cannot be made of {crops} from each case "
+                f"(train.crops_per_case). Set plan.batch_size to a multiple of {crops}."
+            )
 
 
 @dataclass(frozen=True)
@@ -40,6 +64,24 @@ def draws_foreground(number: int, *, batch_size: int, share: float) -> bool:
     return number % batch_size >= free
 
 
+def draw_sample(
+    cases: Sequence[StoredCase],
+    patch_size: Shape,
+    number: int,
+    *,
+    sampling: Sampling,
+    batch_size: int,
+    seed: int,
+    generator: np.random.Generator,
+) -> Place:
+    """Place of training sample `number`, whose own generator is `generator`."""
+    case = _draw_case(cases, number, sampling, seed=seed, generator=generator)
+    if sampling.foreground_sampling == "voxel":
+        return _draw_by_voxel(case, patch_size, sampling, generator)
+    foreground = draws_foreground(number, batch_size=batch_size, share=sampling.foreground_share)
+    return _draw_by_class(case, patch_size, foreground=foreground, generator=generator)
+
+
 def draw_place(
     cases: Sequence[StoredCase], patch_size: Shape, *, foreground: bool, generator: np.random.Generator
 ) -> Place:
@@ -49,23 +91,65 @@ def draw_place(
     parts, and without `foreground`, the patch lies around a random labelled voxel.
     """
     case = cases[int(generator.integers(len(cases)))]
-    slack = [size - patch for size, patch in zip(case.shape, patch_size, strict=True)]
+    return _draw_by_class(case, patch_size, foreground=foreground, generator=generator)
+
+
+def _draw_case(
+    cases: Sequence[StoredCase], number: int, sampling: Sampling, *, seed: int, generator: np.random.Generator
+) -> StoredCase:
+    """The case of sample `number`: that of the others of its group, if several crops are taken of a case."""
+    group = number // sampling.crops_per_case
+    if sampling.case_order == "shuffled":
+        rounds, index = divmod(group, len(cases))
+        order = np.random.default_rng((seed, rounds, _ROUND)).permutation(len(cases))
+        return cases[int(order[index])]
+    if sampling.crops_per_case > 1:
+        generator = np.random.default_rng((seed, group, _CASE))
+    return cases[int(generator.integers(len(cases)))]
+
+
+def _draw_by_class(case: StoredCase, patch_size: Shape, *, foreground: bool, generator: np.random.Generator) -> Place:
+    """nnU-Net's way: each class of the case is equally likely, and the background is anywhere."""
     if foreground and case.classes:
-        wanted = _around(
-            case.voxels_of_class(case.classes[int(generator.integers(len(case.classes)))]), patch_size, generator
-        )
-    elif case.partly_labelled:
-        wanted = _around(case.labelled_voxels(), patch_size, generator)
-    else:
-        wanted = [int(generator.integers(max(room, 0) + 1)) for room in slack]
-    d, h, w = (min(max(first, 0), room) if room >= 0 else room // 2 for first, room in zip(wanted, slack, strict=True))
-    return Place(case, (d, h, w))
+        position = case.classes[int(generator.integers(len(case.classes)))]
+        return _around(case.voxels_of_class(position), case, patch_size, generator)
+    if case.partly_labelled:
+        return _around(case.labelled_voxels(), case, patch_size, generator)
+    return _anywhere(case, patch_size, generator)
 
 
-def _around(voxels: npt.NDArray[np.int32], patch_size: Shape, generator: np.random.Generator) -> list[int]:
-    """First voxel of a patch with one of `voxels` (N, 3) at its centre."""
+def _draw_by_voxel(case: StoredCase, patch_size: Shape, sampling: Sampling, generator: np.random.Generator) -> Place:
+    """MONAI's way (RandCropByPosNegLabel): each voxel of the foreground, or of the background, is equally likely.
+
+    A case that lacks one of them gives the other, and any place if it lacks both.
+    """
+    foreground = generator.random() < sampling.foreground_share
+    for wanted in (foreground, not foreground):
+        voxels = case.foreground_voxels() if wanted else case.background_voxels(above=sampling.background_above)
+        if len(voxels):
+            return _around(voxels, case, patch_size, generator)
+    return _anywhere(case, patch_size, generator)
+
+
+def _around(
+    voxels: npt.NDArray[np.int32], case: StoredCase, patch_size: Shape, generator: np.random.Generator
+) -> Place:
+    """Patch with one of `voxels` (N, 3) at its centre, or as near to it as the case allows."""
     centre = voxels[int(generator.integers(len(voxels)))]
-    return [int(position) - patch // 2 for position, patch in zip(centre, patch_size, strict=True)]
+    wanted = [int(position) - patch // 2 for position, patch in zip(centre, patch_size, strict=True)]
+    return _inside(wanted, case, patch_size)
+
+
+def _anywhere(case: StoredCase, patch_size: Shape, generator: np.random.Generator) -> Place:
+    rooms = [max(size - patch, 0) + 1 for size, patch in zip(case.shape, patch_size, strict=True)]
+    return _inside([int(generator.integers(room)) for room in rooms], case, patch_size)
+
+
+def _inside(wanted: Sequence[int], case: StoredCase, patch_size: Shape) -> Place:
+    """The place nearest to `wanted` whose patch lies in the case; centred along axes where the case is smaller."""
+    rooms = [size - patch for size, patch in zip(case.shape, patch_size, strict=True)]
+    d, h, w = (min(max(first, 0), room) if room >= 0 else room // 2 for first, room in zip(wanted, rooms, strict=True))
+    return Place(case, (d, h, w))
 
 
 def read_place(

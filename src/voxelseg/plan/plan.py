@@ -10,6 +10,8 @@ from voxelseg.files import read_json, sha256_of_json, write_json
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 Axis = Annotated[int, Field(ge=0, le=2)]
 
@@ -19,23 +21,41 @@ class Normalization(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    kind: Literal["ct", "zscore", "zscore_nonzero", "range_0_1", "none"]
+    kind: Literal["ct", "zscore", "zscore_nonzero", "zscore_mask", "window", "percentiles", "range_0_1", "none"]
     """ct: clip to `window`, subtract `mean`, divide by `std` of the whole data set's foreground. zscore: mean and
-    standard deviation of the scan itself; zscore_nonzero: of its voxels that are not zero, which alone are changed.
-    range_0_1: the scan's minimum to 0, maximum to 1."""
-    window: tuple[float, float] | None = None
-    """Of ct: lowest and highest value that is kept."""
-    mean: float | None = None
+    standard deviation of the scan itself; zscore_nonzero: of its voxels that are not zero, which alone are changed;
+    zscore_mask: of the voxels that are not zero in some channel, with the holes among them, as in nnU-Net. window: the
+    ends of `window` to 0 and 1, clipped. percentiles: those of the scan to 0 and 1, clipped. range_0_1: the scan's
+    minimum to 0, maximum to 1."""
+    window: tuple[FiniteFloat, FiniteFloat] | None = None
+    """Of ct and window: lowest and highest value that is kept. Of percentiles, optional: clipped to before."""
+    percentiles: tuple[Percent, Percent] | None = None
+    """Of percentiles: for example [1, 99]."""
+    mean: FiniteFloat | None = None
     """Of ct."""
     std: PositiveFloat | None = None
     """Of ct."""
 
     @model_validator(mode="after")
     def _complete(self) -> "Normalization":
-        given = (self.window, self.mean, self.std)
-        if self.kind == "ct" and (None in given or (self.window and self.window[0] >= self.window[1])):
-            raise ValueError("a ct normalization needs window (low below high), mean and std")
+        needed, optional = _NORMALIZATION_VALUES.get(self.kind, ((), ()))
+        given = [name for name in ("window", "percentiles", "mean", "std") if getattr(self, name) is not None]
+        if missing := [name for name in needed if name not in given]:
+            raise ValueError(f"a {self.kind} normalization needs {', '.join(missing)}")
+        if idle := [name for name in given if name not in (*needed, *optional)]:
+            raise ValueError(f"a {self.kind} normalization has no {', '.join(idle)}")
+        for name, pair in (("window", self.window), ("percentiles", self.percentiles)):
+            if pair is not None and pair[0] >= pair[1]:
+                raise ValueError(f"{name} {list(pair)}: expected low before high")
         return self
+
+
+_NORMALIZATION_VALUES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "ct": (("window", "mean", "std"), ()),
+    "window": (("window",), ()),
+    "percentiles": (("percentiles",), ("window",)),
+}
+"""What a kind needs, and what it may have."""
 
 
 class Plan(BaseModel):
@@ -49,12 +69,29 @@ class Plan(BaseModel):
     """Which canonical axis (0 inferior-superior, 1 posterior-anterior, 2 left-right) becomes D, H, W."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Voxel size that scans are resampled to."""
+    resampling: Literal["edges", "centres", "file_centres", "none"] = "edges"
+    """edges: a resampled scan covers what the scan covers, so that voxel sizes are rounded (nnU-Net). centres: the
+    first voxels, inferior, posterior and left, keep their centres and the voxel size is exact (MONAI's Spacing after
+    Orientation). file_centres: the same for the first voxels of the file (Spacing before Orientation). none: scans keep
+    their voxels."""
+    image_order: Literal[0, 1, 3] = 3
+    """Splines that images are resampled by: 0 nearest neighbour, 1 linear, 3 cubic."""
+    clip_overshoot: bool = False
+    """Whether resampled images keep to the range of the scan, or of each slice where slices are picked, as in nnU-Net;
+    cubic splines go beyond it beside sharp borders."""
+    label_order: Literal[0, 1] = 1
+    """1: each class is interpolated linearly and the strongest wins; 0: nearest neighbour."""
     anisotropic: bool
     """Whether D is so much coarser than H and W that patches are rotated and scaled in plane only."""
     nearest_along_coarse: bool = True
     """Whether D, if it is anisotropic, and a scan's own coarse axis are resampled by nearest neighbour."""
     normalization: tuple[Normalization, ...]
     """One per channel."""
+    normalize_first: bool = True
+    """Normalise before resampling (nnU-Net v2), or after it (nnU-Net v1, MONAI)."""
+    crop: Literal["nonzero", "positive", "none"] = "nonzero"
+    """The box that is kept of a scan. nonzero: around the voxels that are not 0 in some channel of the scan, before
+    anything else (nnU-Net). positive: around those above 0 once normalised and resampled (MONAI's CropForeground)."""
     patch_size: Triple
     """Voxels that the network sees at once."""
     batch_size: PositiveInt
@@ -82,10 +119,24 @@ class Plan(BaseModel):
             raise ValueError(f"{len(self.strides)} strides for {len(self.kernels)} kernels")
         return self
 
+    @property
+    def masked_channels(self) -> tuple[int, ...]:
+        """Channels whose background is left at 0 by their normalisation."""
+        masking = ("zscore_nonzero", "zscore_mask")
+        return tuple(channel for channel, rule in enumerate(self.normalization) if rule.kind in masking)
+
     def preprocessing_key(self) -> str:
-        """Hash of what changes stored data; patch, batch, mirroring and topology do not."""
+        """Hash of what changes stored data; patch, batch, mirroring and topology do not.
+
+        What plans did not have from the start counts only where it is not as it was before: their keys stay.
+        """
         fields = {"axes", "spacing_mm", "anisotropic", "nearest_along_coarse", "normalization", "channels"}
-        return sha256_of_json(self.model_dump(mode="json", include=fields))
+        value = self.model_dump(mode="json", include=fields)
+        for rule in value["normalization"]:
+            if rule["percentiles"] is None:
+                del rule["percentiles"]
+        added = {"resampling", "image_order", "clip_overshoot", "label_order", "normalize_first", "crop"}
+        return sha256_of_json({**value, **self.model_dump(mode="json", include=added, exclude_defaults=True)})
 
     def changed(self, **overrides: Any) -> "Plan":
         """Plan with some values replaced; ConfigError names an unknown key or an impossible value."""

@@ -121,13 +121,15 @@ def _derive(fingerprint: Fingerprint, limits: PlanLimits, fixed: Mapping[str, An
     """Plan whose values follow from each other, except those in `fixed`."""
     cases = list(fingerprint.cases.values())
     spacings = np.array([case.spacing_mm for case in cases])
-    sizes = np.array([case.nonzero_shape for case in cases], dtype=float)
+    crops = fixed.get("crop", "nonzero") == "nonzero"
+    sizes = np.array([case.nonzero_shape if crops else case.shape for case in cases], dtype=float)
     target = _target_spacing(spacings, sizes)
     axes: Shape = fixed.get("axes", _coarsest_first(target))
     order = list(axes)
     spacing: Spacing = fixed.get("spacing_mm", _floats(np.round(target[order], 6)))  # headers hold 1.4 as 1.39999998
     anisotropic: bool = fixed.get("anisotropic", spacing[0] > ANISOTROPY * max(spacing[1:]))
-    resampled = np.maximum(np.round(sizes[:, order] * spacings[:, order] / np.asarray(spacing)), 1)
+    zoom = 1.0 if fixed.get("resampling") == "none" else spacings[:, order] / np.asarray(spacing)
+    resampled = np.maximum(np.round(sizes[:, order] * zoom), 1)
     median_shape: Shape = fixed.get("median_shape", _ints(np.round(np.median(resampled, axis=0))))
     smallest_batch: int = fixed.get("batch_size", limits.min_batch_size)
     largest_patch = limits.voxels_per_step // smallest_batch

@@ -186,7 +186,7 @@ def _predict(predictor: Predictor, case: Case, output: PredictionFolder, report:
     state = scan_state(case)
     scan = read_channels(case.images)
     values = predictor.probabilities(scan, progress=report)
-    label_map = Volume(predictor.labels.decode(values)[None], scan.grid)
+    label_map = Volume(predictor.decode(values)[None], scan.grid)
     output.add(case, label_map, Volume(values, scan.grid), scan=state)
 
 

@@ -1,8 +1,14 @@
-"""A network applied to a whole volume: overlapping windows, weighted towards their centres."""
+"""A network applied to a whole volume: overlapping windows, weighted towards their centres or alike.
+
+Even and stepped windows are equally many unless a step is no whole number of voxels. Between them a voxel lies at other
+places within its windows, mostly near the end of an axis, where stepped windows overlap more; networks see less context
+near a window's edge, so that scores may differ a little. Even ones keep every voxel as far from edges as they can.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import combinations, product
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,17 +16,29 @@ from torch import Tensor
 
 from voxelseg.geometry import Shape
 
+Placement = Literal["even", "stepped"]
+Weighting = Literal["gaussian", "constant"]
+Average = Literal["probabilities", "logits"]
 
-def window_starts(size: int, window: int, overlap: float) -> list[int]:
-    """First voxels of the windows along one axis, evenly spread; neighbours share `overlap` of a window, or more.
 
-    As starts are whole voxels, two of them may share one voxel less.
+def window_starts(size: int, window: int, overlap: float, placement: Placement = "even") -> list[int]:
+    """First voxels of the windows along one axis; neighbours share `overlap` of a window, or more.
+
+    Even windows are spread from end to end as in nnU-Net; as starts are whole voxels, two of them may share one voxel
+    less. Stepped ones lie a step of whole voxels apart, and the last ends with the axis, as in MONAI.
     """
     if size <= window:
         return [0]
     step = max(1.0, window * (1 - overlap))
+    if placement == "stepped":
+        return [*range(0, size - window, int(step)), size - window]
     count = int(-(-(size - window) // step)) + 1
     return [round(index * (size - window) / (count - 1)) for index in range(count)]
+
+
+def window_weights(window: Shape, weighting: Weighting) -> Tensor:
+    """Weights (D, H, W) of a window's voxels."""
+    return gaussian_weights(window) if weighting == "gaussian" else torch.ones(window)
 
 
 @lru_cache(maxsize=8)
@@ -44,6 +62,8 @@ def predict_volume(
     *,
     window: Shape,
     overlap: float,
+    placement: Placement = "even",
+    weighting: Weighting = "gaussian",
     mirror_axes: Sequence[int] = (),
     batch_size: int = 1,
     device: torch.device | str = "cpu",
@@ -51,20 +71,22 @@ def predict_volume(
 ) -> Tensor:
     """Weighted mean of `network` over all windows of `image` (C, D, H, W): (K, D, H, W) on the CPU, float32.
 
-    `network` maps (B, C, D, H, W) to (B, K, D, H, W), on `device`; give one that returns probabilities, since means of
-    logits are no logits of means. Volumes smaller than the window are padded by 0, and the result is cropped back.
-    With `mirror_axes` (0 D, 1 H, 2 W) each window is averaged over all its mirrored versions. `progress` is called with
-    the share that is done.
+    `network` maps (B, C, D, H, W) to (B, K, D, H, W), on `device`; what it returns is averaged, and means of logits are
+    not the logits of mean probabilities. Volumes smaller than the window are padded by 0, and the result is cropped
+    back. With `mirror_axes` (0 D, 1 H, 2 W) each window is averaged over all its mirrored versions. `progress` is
+    called with the share that is done.
     """
     shape = image.shape[1:]
     missing = [max(0, size - have) for size, have in zip(window, shape, strict=True)]
     before = [lack // 2 for lack in missing]
     pads = [(first, lack - first) for first, lack in zip(before, missing, strict=True)]
     padded = F.pad(image, [pad for pair in reversed(pads) for pad in pair]) if any(missing) else image
-    starts = [window_starts(size, step, overlap) for size, step in zip(padded.shape[1:], window, strict=True)]
+    starts = [
+        window_starts(size, extent, overlap, placement) for size, extent in zip(padded.shape[1:], window, strict=True)
+    ]
     places = list(product(*starts))
     flips = [axes for count in range(len(mirror_axes) + 1) for axes in combinations(mirror_axes, count)]
-    weights = gaussian_weights(window)
+    weights = window_weights(window, weighting)
     total: Tensor | None = None
     weight_sum = torch.zeros(padded.shape[1:])
     for first in range(0, len(places), batch_size):

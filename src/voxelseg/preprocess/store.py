@@ -1,7 +1,7 @@
 """The store: preprocessed cases on disk, chunked for fast reads of random patches.
 
-A store's <case>/ holds image.b2nd (C, D, H, W float32), label.b2nd (D, H, W int16), foreground.npz (voxels of each
-class, for oversampling) and case.json. A case is written to a temporary folder that is renamed when complete, so a
+A store's <case>/ holds image.b2nd (C, D, H, W float32), label.b2nd (D, H, W int16), foreground.npz (voxels that patches
+are drawn around) and case.json. A case is written to a temporary folder that is renamed when complete, so a
 killed run leaves no half-written case. case.json holds a key made of the plan, the label scheme and the contents of
 the input files; a case whose key differs is made again, so stale data are never used. One process at a time fills a
 store.
@@ -38,16 +38,16 @@ from voxelseg.plan.fingerprint import check_label_map
 from voxelseg.plan.plan import Plan
 from voxelseg.preprocess.case import preprocess_image, preprocess_label
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Part of every key: raise it when the meaning of stored data changes."""
 VOXELS_PER_CLASS = 10_000
-"""Voxels of each class that are kept for oversampling."""
+"""Voxels of each class, of all classes together and of the background that are kept for sampling."""
 CHUNK = 48
 BLOCK = 16
 """A read decompresses the blocks that it touches: 1.5 ms for 64 x 64 x 64 voxels of 128 x 128 x 128 on one core."""
 
 _IMAGE, _LABEL, _FOREGROUND, _DESCRIPTION = "image.b2nd", "label.b2nd", "foreground.npz", "case.json"
-_LABELLED = "labelled"
+_LABELLED, _ANY_CLASS, _BACKGROUND, _BRIGHTNESS = "labelled", "any_class", "background", "background_brightness"
 _REMEDY = "Delete its folder and run the same command again."
 
 
@@ -114,15 +114,27 @@ class StoredCase:
         """Voxels (N, 3) of the class at `position` in the label scheme, drawn evenly, at most 10,000."""
         return self._voxels(str(position))
 
+    def foreground_voxels(self) -> npt.NDArray[np.int32]:
+        """Voxels (N, 3) of all classes together, drawn evenly, at most 10,000; none if no class occurs."""
+        return self._voxels(_ANY_CLASS)
+
+    def background_voxels(self, *, above: float | None = None) -> npt.NDArray[np.int32]:
+        """Voxels (N, 3) of the background, drawn evenly from at most 10,000; with `above`, the brighter ones of these.
+
+        Brightness is that of the preprocessed image's brightest channel.
+        """
+        voxels = self._voxels(_BACKGROUND)
+        return voxels if above is None else voxels[self._voxels(_BRIGHTNESS) > above]
+
     def labelled_voxels(self) -> npt.NDArray[np.int32]:
         """Voxels (N, 3) of a partly labelled case that do not have the ignore label, drawn evenly, at most 10,000."""
         return self._voxels(_LABELLED)
 
-    def _voxels(self, name: str) -> npt.NDArray[np.int32]:
+    def _voxels(self, name: str) -> npt.NDArray[Any]:
         path = self.folder / _FOREGROUND
         try:
             with np.load(path) as file:
-                voxels: npt.NDArray[np.int32] = file[name]
+                voxels: npt.NDArray[Any] = file[name]
         except Exception as error:  # NumPy and zipfile meet damage with many kinds of exception
             raise DataError(f"{path}: damaged or missing ({error}). {_REMEDY}") from error
         return voxels
@@ -255,7 +267,7 @@ def _preprocessed(case: Case, plan: Plan, labels: LabelScheme) -> tuple[npt.NDAr
         raise DataError(f"case {case.id}: has no label map, expected one for each training case. Add it.")
     reference = read_label(case.label)
     check_label_map(reference, placement.grid, labels, case.label)
-    return image, preprocess_label(reference, placement, labels)
+    return image, preprocess_label(reference, placement, labels, order=plan.label_order)
 
 
 def _write_case(
@@ -270,7 +282,7 @@ def _write_case(
         made.mkdir()
         _write_array(made / _IMAGE, image)
         _write_array(made / _LABEL, target)
-        drawn = _foreground(target, labels)
+        drawn = _sampling_voxels(image, target, labels)
         np.savez(made / _FOREGROUND, **drawn)  # type: ignore[arg-type]
         for path in made.iterdir():
             with path.open("rb") as written:
@@ -278,7 +290,7 @@ def _write_case(
         sizes = {name: (made / name).stat().st_size for name in (_IMAGE, _LABEL, _FOREGROUND)}
         contents = {
             "shape": target.shape,
-            "classes": [int(name) for name in drawn if name != _LABELLED],
+            "classes": [int(name) for name in drawn if name.isdecimal()],
             "partly_labelled": _LABELLED in drawn,
             "files": sizes,
         }
@@ -301,10 +313,16 @@ def _write_array(path: Path, array: npt.NDArray[Any]) -> None:
     )
 
 
-def _foreground(target: npt.NDArray[np.int16], labels: LabelScheme) -> dict[str, npt.NDArray[np.int32]]:
-    """Entries of foreground.npz: voxels by the class's position, and the labelled ones if some are to be ignored."""
+def _sampling_voxels(
+    image: npt.NDArray[np.float32], target: npt.NDArray[np.int16], labels: LabelScheme
+) -> dict[str, npt.NDArray[Any]]:
+    """Entries of foreground.npz.
+
+    Voxels by the class's position, of any class, of the background with its brightness, and the labelled ones if some
+    are to be ignored.
+    """
     generator = np.random.default_rng(target.size)
-    found = {}
+    found: dict[str, npt.NDArray[Any]] = {}
     for position in range(len(labels.classes)):
         voxels = _drawn(_mask(target, labels, position), generator)
         if voxels.size:
@@ -312,6 +330,9 @@ def _foreground(target: npt.NDArray[np.int16], labels: LabelScheme) -> dict[str,
     known = target >= 0
     if known.any() and not known.all():
         found[_LABELLED] = _drawn(known, generator)
+    found[_ANY_CLASS] = _drawn(target > 0, generator)
+    found[_BACKGROUND] = _drawn(target == 0, generator)
+    found[_BRIGHTNESS] = image[(slice(None), *found[_BACKGROUND].T)].max(axis=0)
     return found
 
 
@@ -323,7 +344,16 @@ def _mask(target: npt.NDArray[np.int16], labels: LabelScheme, position: int) -> 
 
 
 def _drawn(mask: npt.NDArray[np.bool_], generator: np.random.Generator) -> npt.NDArray[np.int32]:
-    voxels = np.flatnonzero(mask)
-    if voxels.size > VOXELS_PER_CLASS:
-        voxels = np.sort(generator.choice(voxels, VOXELS_PER_CLASS, replace=False))
-    return np.stack(np.unravel_index(voxels, mask.shape), axis=1).astype(np.int32)
+    """Voxels (N, 3) of `mask` in order: all, or as many as are kept."""
+    ends = np.cumsum(np.count_nonzero(mask.reshape(len(mask), -1), axis=1))
+    wanted = np.arange(ends[-1])
+    if wanted.size > VOXELS_PER_CLASS:
+        wanted = np.sort(generator.choice(wanted.size, VOXELS_PER_CLASS, replace=False))
+    found = []
+    # Slice by slice: the positions of a whole scan's background take eight times its voxels.
+    for index, (plane, start, end) in enumerate(zip(mask, [0, *ends[:-1]], ends, strict=True)):
+        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, end)] - start
+        if here.size:
+            rows, columns = np.unravel_index(np.flatnonzero(plane)[here], plane.shape)
+            found.append(np.stack([np.full(here.size, index), rows, columns], axis=1))
+    return np.concatenate(found or [np.empty((0, 3))]).astype(np.int32)

@@ -18,7 +18,7 @@ INK, MUTED, LINE = "#1b1f24", "#5a6472", "#d9dee4"
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours, told apart with any kind of colour vision; yellow left out, it is too light for lines."""
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
     "font.size": 11,
@@ -47,23 +47,24 @@ _STYLE: dict[Any, Any] = {
 def learning_curves(folds: Sequence[Fold], classes: Sequence[str]) -> list[tuple[str, Markup]]:
     """Titles and SVG drawings of the loss, the running Dice and the learning rate over the epochs.
 
-    One fold shows each class (up to six) and the mean; several folds show one mean each. Curves without a value are
-    left out, so the list is empty before the first epoch ends.
+    One fold shows each class (up to six) and the mean; several folds show one mean each. A line marks where a training
+    began another stage. Curves without a value are left out, so the list is empty before the first epoch ends.
     """
     trained = [fold for fold in folds if fold.epochs]
     drawings = []
     for title, draw in (("Loss", _draw_loss), ("Running Dice", _draw_dice), ("Learning rate", _draw_rate)):
-        with rc_context(_STYLE):
+        with rc_context(STYLE):
             figure = Figure(figsize=(4.4, 2.9), layout="constrained")
             axes = figure.add_subplot()
             draw(axes, trained, classes)
             if not axes.lines:
                 continue
+            _mark_stages(axes, trained)
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             if axes.get_legend_handles_labels()[1]:
                 axes.legend(loc="lower right" if title == "Running Dice" else "upper right", fontsize=10, ncols=2)
-            drawings.append((title, _svg(figure, prefix=title.lower().replace(" ", "-"), title=title)))
+            drawings.append((title, to_svg(figure, prefix=title.lower().replace(" ", "-"), title=title)))
     return drawings
 
 
@@ -71,6 +72,14 @@ def _plot(axes: Axes, curve: tuple[list[int], list[float]], **style: Any) -> Non
     epochs, values = curve
     if epochs:
         axes.plot(epochs, values, marker="o" if len(epochs) == 1 else None, markersize=4, **style)
+
+
+def _mark_stages(axes: Axes, folds: Sequence[Fold]) -> None:
+    """A line where another stage of the training begins, with its name."""
+    for epoch, name in sorted({place for fold in folds for place in fold.later_stages.items()}):
+        axes.axvline(epoch - 0.5, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+        top = axes.get_xaxis_transform()  # epochs along the axis, and a share of its height
+        axes.text(epoch - 0.5, 1.0, name, transform=top, color=MUTED, fontsize=9, ha="center", va="bottom")
 
 
 def _draw_loss(axes: Axes, folds: Sequence[Fold], classes: Sequence[str]) -> None:
@@ -104,7 +113,7 @@ def _draw_rate(axes: Axes, folds: Sequence[Fold], classes: Sequence[str]) -> Non
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
 
 
-def _svg(figure: Figure, *, prefix: str, title: str) -> Markup:
+def to_svg(figure: Figure, *, prefix: str, title: str) -> Markup:
     """The figure as an element of a page: it scales, its text stays text, its ids are its own."""
     file = io.BytesIO()
     with warnings.catch_warnings():

@@ -155,4 +155,10 @@ def provenance_facts(run: Run) -> Facts:
             facts.append(("Libraries", ", ".join(f"{name} {version}" for name, version in value.items())))
         elif key not in SECTIONS:
             facts.append((title_of(key), text_of(value)))
-    return facts
+    return facts + [(f"Fold {fold.name} started from", _origin(fold.transfer)) for fold in run.folds if fold.transfer]
+
+
+def _origin(transfer: Mapping[str, Any]) -> str:
+    """Where the first weights of a fold came from, how much of them was taken, and what to beware of."""
+    taken = f"{transfer['path']} ({transfer['what']}), {transfer['share']:.1%} of the weights without heads"
+    return ". ".join((taken, *(warning.removesuffix(".") for warning in transfer["warnings"]))) + "."

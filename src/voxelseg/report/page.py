@@ -14,9 +14,10 @@ from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate.evaluation import definitions
-from voxelseg.evaluate.table import format_score
+from voxelseg.evaluate.table import format_interval, format_score
 from voxelseg.files import write_text
 from voxelseg.metrics import METRICS
+from voxelseg.report.cross_validation import cross_validation_part
 from voxelseg.report.curves import learning_curves
 from voxelseg.report.facts import (
     config_facts,
@@ -29,6 +30,7 @@ from voxelseg.report.facts import (
 )
 from voxelseg.report.overlay import CONFUSED, PREDICTION, REFERENCE, View, case_views
 from voxelseg.report.run import LOG_FILE, Run, read_run
+from voxelseg.report.sparse import sparse_folds
 from voxelseg.report.strip import axis, length_range, ratio_range, strip
 from voxelseg.version import __version__
 
@@ -102,8 +104,10 @@ def render(run: Run) -> str:
         subtitle=_subtitle(run),
         headline=_headline(run, evaluation),
         status=_status(run, evaluation),
+        cross_validation=cross_validation_part(run.cross_validation) if run.cross_validation else None,
         curves=learning_curves(run.folds, classes),
         curve_text=_curve_text(run),
+        sparse=sparse_folds(run.folds),
         evaluation=evaluation,
         tables=_metric_tables(evaluation) if evaluation else (),
         volumes=_volume_rows(evaluation) if evaluation else (),
@@ -150,13 +154,25 @@ def _headline(run: Run, evaluation: Evaluation | None) -> list[tuple[str, str, s
         notes = {"dice": scored, "surface_dice": f"at {evaluation.tolerance_mm:g} mm", "hd95_mm": "lower is better"}
         for key, metric in METRICS.items():
             value = format_score(evaluation.mean(key), metric.unit)
-            numbers.append((f"Mean {metric.title}", f"{value} {metric.unit}".strip(), notes.get(key, "")))
+            note = "; ".join(part for part in (_interval_text(run, key), notes.get(key, "")) if part)
+            numbers.append((f"Mean {metric.title}", f"{value} {metric.unit}".strip(), note))
+    if run.cross_validation is not None and run.cross_validation.postprocessed is not None:
+        value = format_score(run.cross_validation.postprocessed.mean("dice"), "")
+        numbers.append(("Postprocessed Dice", value, "on the cases that the postprocessing was chosen on"))
     trained = [fold for fold in run.folds if fold.epochs]
     if trained:
         steps = counted(sum(fold.steps for fold in trained), "step")
         of_folds = f" in {len(trained)} folds" if len(trained) > 1 else ""
         numbers.append(("Training time", duration(sum(fold.elapsed_s for fold in trained)), steps + of_folds))
     return numbers
+
+
+def _interval_text(run: Run, key: str) -> str:
+    """Such as "95 % interval 0.861 to 0.884"; empty if the folds are not pooled."""
+    if run.cross_validation is None:
+        return ""
+    interval = format_interval(run.cross_validation.intervals[key].mean, METRICS[key].unit)
+    return f"95\u00a0% interval {interval}"
 
 
 def _status(run: Run, evaluation: Evaluation | None) -> str:
@@ -170,6 +186,12 @@ def _status(run: Run, evaluation: Evaluation | None) -> str:
     lost = [fold.name for fold in run.folds if fold.evaluation is not None and not fold.epochs]
     sentences = [f"Not validated yet and left out of the scores: fold {', '.join(waiting)}."] if waiting else []
     sentences += [f"Without learning curves, since {LOG_FILE} is gone: fold {', '.join(lost)}."] if lost else []
+    begun = {fold.name for fold in run.folds}
+    missing = [str(fold) for fold in range(run.num_folds) if str(fold) not in begun]
+    if len(begun) > 1 and missing:
+        sentences.append(f"Not trained yet: fold {', '.join(missing)} of {run.num_folds}.")
+    elif len(begun) > 1 and not waiting and run.cross_validation is None:
+        sentences.append("The folds were not pooled since they were scored; the same train command does that.")
     return " ".join(sentences)
 
 
@@ -179,8 +201,11 @@ def _curve_text(run: Run) -> str:
         return "There was no running validation yet."
     value, epoch, fold = max(best, key=lambda item: item[0])
     where = f" of fold {fold.name}" if len(run.folds) > 1 else ""
+    predict = (run.info.get("config") or {}).get("predict") or {}
+    used = "best running validation" if predict.get("checkpoint") == "best" else "last epoch"
     return (
         f"Running Dice is pooled over patches of held-out cases. Its best mean is {value:.3f}, in epoch {epoch}{where}."
+        f" The held-out cases are predicted with the weights of the {used}."
     )
 
 
@@ -223,13 +248,14 @@ def _volume_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
 
 
 def _fold_rows(run: Run) -> tuple[tuple[str, ...], ...]:
-    """Fold, held-out cases, mean of each metric, epochs, time."""
+    """Fold, held-out cases, mean of each metric, epochs, the best of them, time."""
     rows = []
     for fold in run.folds:
         scores = fold.evaluation
         means = (format_score(scores.mean(key), metric.unit) if scores else "–" for key, metric in METRICS.items())
         cases = str(len(scores.cases)) if scores else "–"
-        rows.append((fold.name, cases, *means, str(len(fold.epochs)), duration(fold.elapsed_s)))
+        best = "–" if fold.best_epoch is None else str(fold.best_epoch)
+        rows.append((fold.name, cases, *means, str(len(fold.epochs)), best, duration(fold.elapsed_s)))
     return tuple(rows)
 
 

@@ -2,22 +2,30 @@
 
 import json
 import math
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.evaluate import ClassScore, Evaluation, read_evaluation
+from voxelseg.evaluate.cross_validation import CrossValidation, read_cross_validation, scores_state
 from voxelseg.evaluate.evaluation import SUMMARY_FILE
+from voxelseg.evaluate.pooling import pool
 from voxelseg.files import read_json
 
 RUN_FILE = "run.json"
 LOG_FILE = "log.jsonl"
+SPLITS_FILE = "splits.json"
 VALIDATION_FOLDER = "validation"
+CROSS_VALIDATION_FOLDER = "cross_validation"
 PAIRS_FILE = "pairs.json"
+TRANSFER_FILE = "transfer.json"
+TOPOLOGY_KEYS = {"step", "moved", "rate", "layers", "nodes"}
+"""What a logged state of sparse layers must have to be drawn."""
 SECTIONS = ("dataset", "config", "plan", "fingerprint")
 """Keys of run.json that hold objects."""
 _REMEDY = "Give the folder that `voxelseg train --out` wrote."
@@ -45,6 +53,10 @@ class Fold:
     """Scores of the held-out cases; None before the validation at the end of training."""
     files: Mapping[str, CaseFiles]
     """Case id -> its files."""
+    topology: tuple[Mapping[str, Any], ...] = ()
+    """Logged states of sparse layers, in order."""
+    transfer: Mapping[str, Any] | None = None
+    """What became of the weights that the training started from; None: it started from fresh ones."""
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -60,6 +72,17 @@ class Fold:
     def steps(self) -> int:
         """Optimizer steps up to the last logged epoch."""
         return max((int(epoch["step"]) for epoch in self.epochs if isinstance(epoch.get("step"), int)), default=0)
+
+    @property
+    def later_stages(self) -> dict[int, str]:
+        """First epoch and name of each stage of the training but the first, as after kernels have grown."""
+        stages = [(int(epoch["epoch"]), epoch.get("stage")) for epoch in self.epochs]
+        return {epoch: str(name) for (_, before), (epoch, name) in pairwise(stages) if name != before}
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch with the best running validation; None if there was none."""
+        return max((int(epoch["epoch"]) for epoch in self.epochs if epoch.get("best") is True), default=None)
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
         """Epochs that have a finite value under `key`, and the values."""
@@ -97,33 +120,29 @@ class Run:
     info: Mapping[str, Any]
     """Content of run.json."""
     folds: tuple[Fold, ...]
+    """Those that were begun."""
+    num_folds: int = 0
+    """Of the data set."""
+    cross_validation: CrossValidation | None = None
+    """All folds pooled; None if they were not, or not since they were scored anew."""
 
     @cached_property
+    def _pooled(self) -> tuple[Evaluation | None, Mapping[str, HeldOut]]:
+        validated = {fold.name: fold for fold in self.folds if fold.evaluation is not None}
+        if not validated:
+            return None, {}
+        evaluation, origin = pool({name: fold.evaluation for name, fold in validated.items() if fold.evaluation})
+        return evaluation, {name: HeldOut(case, validated[fold]) for name, (case, fold) in origin.items()}
+
+    @property
     def held_out(self) -> Mapping[str, HeldOut]:
         """Name in `evaluation` -> what it stands for: the case's id, with the fold where several folds held it out."""
-        times = Counter(case for fold in self.folds for case in fold.cases)
-        return {
-            case if times[case] == 1 else f"{case} (fold {fold.name})": HeldOut(case, fold)
-            for fold in self.folds
-            for case in fold.cases
-        }
+        return self._pooled[1]
 
-    @cached_property
+    @property
     def evaluation(self) -> Evaluation | None:
-        """Scores of the held-out cases of all folds together; None if no fold was validated.
-
-        A case that several folds held out counts once for each: each predicted it with a network of its own.
-        """
-        found = [fold.evaluation for fold in self.folds if fold.evaluation is not None]
-        if not found:
-            return None
-        notes = dict.fromkeys(note for one in found for note in one.notes)
-        repeated = {one.case for name, one in self.held_out.items() if name != one.case}
-        if repeated:
-            words = "1 case was" if len(repeated) == 1 else f"{len(repeated)} cases were"
-            notes[f"{words} held out in several folds, and each such prediction counts as a case."] = None
-        scores = (replace(score, case=name) for name, one in self.held_out.items() for score in one.scores)
-        return Evaluation(tuple(scores), found[0].tolerance_mm, tuple(notes))
+        """Scores of the held-out cases of all folds together; None if no fold was validated."""
+        return self._pooled[0]
 
 
 def number(value: Any) -> float:
@@ -140,8 +159,25 @@ def read_run(folder: Path) -> Run:
     wrong = [key for key in SECTIONS if not isinstance(info.get(key) or {}, dict)]
     if wrong:
         raise DataError(f"{folder / RUN_FILE}: expected an object under {', '.join(wrong)}. {_REMEDY}")
-    folds = sorted((path for path in folder.glob("fold_*") if path.is_dir()), key=_fold_order)
-    return Run(folder, info, tuple(_read_fold(path) for path in folds))
+    paths = sorted((path for path in folder.glob("fold_*") if path.is_dir()), key=_fold_order)
+    folds = tuple(_read_fold(path) for path in paths)
+    splits = folder / SPLITS_FILE
+    return Run(
+        folder,
+        info,
+        folds,
+        num_folds=len(read_json(splits, remedy=_REMEDY)) if splits.is_file() else len(folds),
+        cross_validation=_read_cross_validation(folder, info, folds),
+    )
+
+
+def _read_cross_validation(folder: Path, info: Mapping[str, Any], folds: Sequence[Fold]) -> CrossValidation | None:
+    """The cross-validation of just these folds with just these scores."""
+    labels = (info.get("dataset") or {}).get("labels")
+    found = read_cross_validation(folder / CROSS_VALIDATION_FOLDER, LabelScheme.from_dict(labels)) if labels else None
+    scored = [fold.name for fold in folds if fold.evaluation is not None]
+    states = {name: scores_state(folder / f"fold_{name}" / VALIDATION_FOLDER) for name in scored}
+    return found if found is not None and found.inputs == states else None
 
 
 def _fold_order(path: Path) -> tuple[int, str]:
@@ -151,32 +187,43 @@ def _fold_order(path: Path) -> tuple[int, str]:
 
 def _read_fold(folder: Path) -> Fold:
     validation = folder / VALIDATION_FOLDER
+    log = _read_log(folder / LOG_FILE)
     scored = (validation / SUMMARY_FILE).is_file()
     return Fold(
         name=folder.name.removeprefix("fold_"),
-        epochs=_read_epochs(folder / LOG_FILE),
+        epochs=_epochs(log),
         evaluation=read_evaluation(validation, remedy=_SCORES_REMEDY) if scored else None,
         files=_read_pairs(validation / PAIRS_FILE),
+        topology=_topology(log),
+        transfer=read_json(folder / TRANSFER_FILE) if (folder / TRANSFER_FILE).is_file() else None,
     )
 
 
-def _read_epochs(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """The epochs of a log, none if there is no log.
+def _read_log(path: Path) -> list[Mapping[str, Any]]:
+    """The events of a log, none if there is no log; a line that was cut off when training was killed is left out."""
+    events: list[Mapping[str, Any]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if isinstance(entry, dict):
+                events.append(entry)
+    return events
 
-    A line that was cut off when training was killed is left out; of an epoch that was trained again after a restart
-    the last line counts.
-    """
-    epochs: dict[int, Mapping[str, Any]] = {}
-    if not path.is_file():
-        return ()
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(entry, dict) and entry.get("event") == "epoch" and isinstance(entry.get("epoch"), int):
-            epochs[entry["epoch"]] = entry
+
+def _epochs(log: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The epochs in order; of one that was trained again after a restart the last line counts."""
+    epochs = {one["epoch"]: one for one in log if one.get("event") == "epoch" and isinstance(one.get("epoch"), int)}
     return tuple(epochs[epoch] for epoch in sorted(epochs))
+
+
+def _topology(log: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The states of sparse layers in order, each once; in one step a state after the move that led to it."""
+    lines = [one for one in log if one.get("event") == "topology" and one.keys() >= TOPOLOGY_KEYS]
+    states = {(one["step"], one["moved"] == 0): one for one in lines}
+    return tuple(states[place] for place in sorted(states))
 
 
 def _read_pairs(path: Path) -> Mapping[str, CaseFiles]:

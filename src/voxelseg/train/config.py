@@ -3,6 +3,7 @@
 Values are set as `--set section.key=value`, for example `--set train.lr=1e-3` or `--set plan.patch_size=[32,64,48]`.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -10,9 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from voxelseg.errors import ConfigError, did_you_mean
 from voxelseg.patches.augmentation import AugmentationConfig
+from voxelseg.patches.sampler import Sampling
 from voxelseg.plan.plan import Plan, describe
+from voxelseg.predict.sliding_window import Average, Placement, Weighting
+from voxelseg.train.sparse import SparseConfig
+from voxelseg.train.transfer import TransferConfig
 
 Positive = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -26,9 +32,17 @@ class TrainConfig(BaseModel):
     epochs: Annotated[int, Field(gt=0)] = 1000
     """Length of the training unless a budget is given."""
     steps_per_epoch: Annotated[int, Field(gt=0)] = 250
-    """Optimizer steps; one step sees a batch. With a budget, an epoch is a fiftieth of it instead."""
+    """Optimizer steps. With a budget, an epoch is a fiftieth of it instead."""
+    accumulate: Annotated[int, Field(gt=0)] = 1
+    """Batches whose gradients are averaged for one step, which then sees so many times `plan.batch_size` patches."""
     budget_s: Positive | None = None
     """Seconds of training, running validation included: the schedule then follows elapsed time."""
+    grow_kernel: tuple[PositiveInt, PositiveInt] | None = None
+    """Train with kernels of the first size, then interpolate them to the second and train on (UpKern); None: off."""
+    grow_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the length, in whole epochs, before the kernels grow; each part has a schedule of its own."""
+    grow_lr: Positive | None = None
+    """Peak learning rate once the kernels have grown; None: `lr`."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with Nesterov momentum."""
     lr: Positive = 1e-3
@@ -59,14 +73,30 @@ class TrainConfig(BaseModel):
     """Of the cross entropy in the loss."""
     batch_dice: bool = False
     """Pool the patches of a batch before the Dice is taken: steadier where most patches lack a class."""
+    dice_background: bool = False
+    """Whether the background is one of the classes whose Dice is taken, as in MONAI; not with regions."""
     deep_supervision: bool = True
     """Whether lower resolutions of the decoder are trained too, in networks that have heads there."""
     foreground_share: Share = 0.33
-    """Share of each batch that must hold foreground, rounded as in nnU-Net, and at least one patch."""
+    """Share of each batch that must hold foreground, rounded as in nnU-Net, and at least one patch; with voxel the
+    chance of each patch instead."""
+    foreground_sampling: Literal["class", "voxel"] = "class"
+    """class: around a voxel of a random class, the others anywhere (nnU-Net). voxel: around any voxel of the
+    foreground, the others around any voxel of the background (MONAI's RandCropByPosNegLabel)."""
+    background_above: float | None = None
+    """With voxel, what the preprocessed image must exceed in a voxel of the background that a patch is drawn around."""
+    crops_per_case: PositiveInt = 1
+    """Patches in a row that come from one case; `plan.batch_size` is a multiple of it."""
+    case_order: Literal["random", "shuffled"] = "random"
+    """random: any case each time. shuffled: all cases in turn, in another order each round."""
     ema: ShareBelowOne = 0.0
     """Decay per step of an exponential moving average of the weights, which is then validated and saved; 0: off."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 on a GPU that has it, else fp16 on a GPU, fp32 on a CPU."""
+    compile: bool = False
+    """Have torch.compile make code for the training's forward and backward pass; the first step then takes minutes."""
+    checkpointing: bool | None = None
+    """Recompute activations in the backward pass: less memory, more time. None: the network's own default."""
     deterministic: bool = False
     """Only operations that give the same bits each time, where the device has them; slower on a GPU."""
     workers: Annotated[int, Field(ge=0)] | None = None
@@ -75,6 +105,16 @@ class TrainConfig(BaseModel):
     """Threads of the CPU's network operations; None leaves torch's choice. May be changed for a run that is there."""
     validation_patches: Annotated[int, Field(ge=0)] = 24
     """Patches of the running validation, spread over the held-out cases; a budget may allow fewer."""
+    validate_every: Annotated[int, Field(gt=0)] = 1
+    """Epochs from one running validation to the next; there is one at the end, too."""
+    watch: Literal["dice", "loss"] = "dice"
+    """What of the running validation `save_best` and `early_stopping` go by: its mean Dice, or its loss."""
+    save_best: bool = True
+    """Whether the weights of the best running validation are kept in best.safetensors, besides the last."""
+    early_stopping: Annotated[int, Field(ge=0)] = 0
+    """Epochs without a better running validation after which the training ends; 0: never."""
+    tensorboard: bool = False
+    """Write the log as curves for TensorBoard, too. May be changed for a run that is there."""
 
     @model_validator(mode="after")
     def _possible(self) -> "TrainConfig":
@@ -82,7 +122,28 @@ class TrainConfig(BaseModel):
             raise ValueError("dice_weight and ce_weight cannot both be 0")
         if self.schedule == "plateau" and self.validation_patches == 0:
             raise ValueError("the plateau schedule needs validation_patches")
+        if self.grow_kernel is not None and self.grow_kernel[0] >= self.grow_kernel[1]:
+            raise ValueError("grow_kernel needs the smaller size first, as in [3, 5]")
+        if self.grow_lr is not None and self.grow_kernel is None:
+            raise ValueError("grow_lr needs grow_kernel, as in [3, 5]; without it there is only lr")
+        if self.grow_kernel is not None and self.budget_s is None and self.epochs < 2:
+            raise ValueError("grow_kernel needs an epoch before the growth and one after it: 2 epochs or more")
+        if self.early_stopping and self.validation_patches == 0:
+            raise ValueError("early_stopping needs validation_patches")
+        if self.background_above is not None and self.foreground_sampling != "voxel":
+            raise ValueError("background_above needs foreground_sampling=voxel")
         return self
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which cases patches are taken from, and where."""
+        return Sampling(
+            foreground_share=self.foreground_share,
+            foreground_sampling=self.foreground_sampling,
+            background_above=self.background_above,
+            crops_per_case=self.crops_per_case,
+            case_order=self.case_order,
+        )
 
 
 class PredictConfig(BaseModel):
@@ -90,12 +151,29 @@ class PredictConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    checkpoint: Literal["last", "best"] = "last"
+    """Weights that predict: those at the end of the training, or those of the best running validation."""
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
     """Share of a window that the next one covers again."""
+    placement: Placement = "even"
+    """even: windows are spread evenly (nnU-Net). stepped: each lies one step after the last, except that the last ends
+    with the scan (MONAI)."""
+    weighting: Weighting = "gaussian"
+    """Weight of a window's voxels where windows overlap: largest at its centre, or constant (MONAI's default)."""
+    average: Average = "probabilities"
+    """What is averaged over windows, mirrored versions and models: probabilities (nnU-Net v1), or logits, which become
+    probabilities afterwards (nnU-Net v2, MONAI)."""
     tta: bool = False
     """Average over mirrored versions along the plan's mirror axes."""
+    postprocess: bool = True
+    """Choose, when all folds are scored, which classes keep only their largest component, and store that."""
     tolerance_mm: NotNegative = 1.0
     """Of surface Dice in the final validation."""
+
+    @property
+    def averaging(self) -> dict[str, Any]:
+        """Options of a `Predictor` on windows, mirrored versions and what is averaged."""
+        return self.model_dump(include={"overlap", "placement", "weighting", "average", "tta"})
 
 
 class RunConfig(BaseModel):
@@ -110,6 +188,23 @@ class RunConfig(BaseModel):
     augmentation: AugmentationConfig = AugmentationConfig()
     train: TrainConfig = TrainConfig()
     predict: PredictConfig = PredictConfig()
+    transfer: TransferConfig = TransferConfig()
+    sparse: SparseConfig = SparseConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "RunConfig":
+        if self.predict.checkpoint == "best" and not (self.train.save_best and self.train.validation_patches):
+            raise ValueError("predict.checkpoint=best needs train.save_best and train.validation_patches")
+        growth = self.train.grow_kernel
+        if growth is not None and self.model.get("kernel_size", growth[1]) != growth[1]:
+            raise ValueError(f"model.kernel_size is {growth[1]} with train.grow_kernel={list(growth)}. Leave it out")
+        every, num_steps = self.sparse.update_every, self.train.epochs * self.train.steps_per_epoch
+        if every is not None and self.train.budget_s is None and every >= num_steps:
+            raise ValueError(
+                f"sparse.update_every={every} is not reached in {num_steps} steps, so no kernel would ever move. Lower "
+                "it, leave it out, or fix the masks with sparse.freeze_topology=true instead"
+            )
+        return self
 
 
 _KEYS: dict[str, list[str] | None] = {
@@ -118,6 +213,8 @@ _KEYS: dict[str, list[str] | None] = {
     "augmentation": list(AugmentationConfig.model_fields),
     "train": list(TrainConfig.model_fields),
     "predict": list(PredictConfig.model_fields),
+    "transfer": list(TransferConfig.model_fields),
+    "sparse": list(SparseConfig.model_fields),
 }
 
 
@@ -131,9 +228,16 @@ def check_seed(seed: int) -> None:
         raise ConfigError(f"seed {seed}: expected 0 to {MAX_SEED}.")
 
 
-def build_config(settings: list[str], *, epochs: int | None = None, budget_s: float | None = None) -> RunConfig:
+def build_config(
+    settings: list[str],
+    *,
+    epochs: int | None = None,
+    budget_s: float | None = None,
+    base: Mapping[str, Mapping[str, Any]] | None = None,
+) -> RunConfig:
     """Configuration from "section.key=value" settings, and the training's length.
 
+    They go before the values of `base`, those of a recipe by section and key; a budget goes before its length, too.
     Raises ConfigError that names every wrong key, with the closest known one, and every impossible value.
     """
     value: dict[str, dict[str, Any]] = {section: {} for section in _KEYS}
@@ -158,6 +262,7 @@ def build_config(settings: list[str], *, epochs: int | None = None, budget_s: fl
         if value["train"].setdefault(key, length) != length:
             option = "--budget" if key == "budget_s" else "--epochs"
             raise ConfigError(f"{option} and --set train.{key} give {length:g} and {value['train'][key]}. Give one.")
+    value = _over_base(value, base or {})
     _check_plan_values(value["plan"])
     try:
         config = RunConfig.model_validate(value)
@@ -166,6 +271,23 @@ def build_config(settings: list[str], *, epochs: int | None = None, budget_s: fl
     if config.train.budget_s is not None and (given := {"epochs", "steps_per_epoch"} & config.train.model_fields_set):
         raise ConfigError(f"{', '.join(sorted(given))} and a budget both set the training's length. Give one.")
     return config
+
+
+def _over_base(given: dict[str, dict[str, Any]], base: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The values of `base`, replaced and completed by those that are `given`.
+
+    Of two kinds of length only the given one is kept, and no kernel size of `base` beside kernels that are to grow.
+    """
+    merged = {section: {**base.get(section, {}), **values} for section, values in given.items()}
+    of_epochs, of_time = ("epochs", "steps_per_epoch"), ("budget_s",)
+    for chosen, replaced in ((of_time, of_epochs), (of_epochs, of_time)):
+        if any(given["train"].get(key) is not None for key in chosen):
+            for key in replaced:
+                if key not in given["train"]:
+                    merged["train"].pop(key, None)
+    if given["train"].get("grow_kernel") is not None and "kernel_size" not in given["model"]:
+        merged["model"].pop("kernel_size", None)
+    return merged
 
 
 def _check_plan_values(values: dict[str, Any]) -> None:

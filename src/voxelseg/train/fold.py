@@ -1,15 +1,10 @@
 """One fold of a run: training to a model file, then predictions and scores of the held-out cases."""
 
-import dataclasses
-import os
-import random
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from voxelseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -17,16 +12,15 @@ from voxelseg.data.dataset import Case
 from voxelseg.errors import CheckpointError, DataError, VoxelsegError, memory_ran_out
 from voxelseg.evaluate import Evaluation, evaluate_pairs, read_evaluation
 from voxelseg.evaluate.evaluation import SUMMARY_FILE
-from voxelseg.files import locked, read_json, write_json
-from voxelseg.ops.allocator import keep_freed_memory
-from voxelseg.patches.loader import PatchSource
+from voxelseg.files import locked, write_json
 from voxelseg.predict.folder import PredictionFolder, predict_cases
-from voxelseg.predict.predictor import Predictor
+from voxelseg.predict.predictor import Predictor, prediction_settings
 from voxelseg.preprocess.store import StoredCase
-from voxelseg.train.config import TrainConfig
-from voxelseg.train.loop import Progress, Trainer
-from voxelseg.train.run import RUN_FILE, Run
-from voxelseg.version import __version__
+from voxelseg.train.distributed import Processes
+from voxelseg.train.fitting import FoldTraining, refuse_other_models
+from voxelseg.train.loop import Progress
+from voxelseg.train.run import Run
+from voxelseg.train.transfer import TransferReport
 
 VALIDATION_FOLDER = "validation"
 PAIRS_FILE = "pairs.json"
@@ -37,45 +31,49 @@ def train_fold(
     fold: int,
     stored: Mapping[str, StoredCase],
     *,
+    processes: Processes | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_transfer: Callable[[TransferReport], None] | None = None,
 ) -> Path:
     """Train one fold, or what is left of it; returns the model file. A finished fold is kept as it is.
 
-    `stored` has the preprocessed cases by id; a finished fold needs none. Raises StoppedError after Ctrl-C, with the
-    state saved; CheckpointError if a state or model that is there is damaged or of another run; VoxelsegError if the
-    training diverges, the memory runs out, another process trains the fold, or a file cannot be written; WorkerError or
-    DataError if patches cannot be loaded.
+    All `processes` call it alike; by default it is this one alone. `stored` has the preprocessed cases by id; a
+    finished fold needs none. `on_transfer` is told what became of the weights that the training starts from.
+
+    Raises StoppedError after Ctrl-C, with the state saved; CheckpointError if a state or model that is there is damaged
+    or of another run, or if the weights to start from do not fit; VoxelsegError if the training diverges, the memory
+    runs out, another process trains the fold, or a file cannot be written; WorkerError or DataError if patches cannot
+    be loaded.
     """
-    with locked(run.fold_folder(fold)):
-        return _train(run, fold, stored, on_progress)
+    processes = processes or Processes.alone(run.device)
+    with ExitStack() as held:
+        processes.from_main(lambda: held.enter_context(locked(run.fold_folder(fold))))
+        return _train(
+            FoldTraining(
+                run=run,
+                fold=fold,
+                stored=stored,
+                processes=processes,
+                on_progress=on_progress,
+                on_transfer=on_transfer,
+            )
+        )
 
 
-def _train(
-    run: Run, fold: int, stored: Mapping[str, StoredCase], on_progress: Callable[[Progress], None] | None
-) -> Path:
-    folder, model_path = run.fold_folder(fold), run.model_file(fold)
-    if model_path.is_file():
-        _refuse_other_models(load_checkpoint(model_path), run, fold)
+def _train(training: FoldTraining) -> Path:
+    run, fold = training.run, training.fold
+    model_path = run.model_file(fold)
+    if training.processes.from_main(model_path.is_file):
+        refuse_other_models(load_checkpoint(model_path), run, fold)
         return model_path
     try:
-        trainer = _trainer(run, fold, stored, on_progress)
-        trainer.load_state()
-        trainer.fit()
+        model = training.model()
     except (RuntimeError, MemoryError) as error:
         if not memory_ran_out(error):
             raise
-        raise VoxelsegError(f"{folder}: {_memory_message(error, run.device)}") from error
-    save_checkpoint(model_path, _checkpoint(run, fold, stored, trainer))
+        raise VoxelsegError(f"{training.folder}: {_memory_message(error, run.device)}") from error
+    training.processes.from_main(lambda: save_checkpoint(model_path, model))
     return model_path
-
-
-def _refuse_other_models(found: Checkpoint, run: Run, fold: int) -> None:
-    """CheckpointError if a finished fold's model was not trained by this run; a damaged one is found out on loading."""
-    own = (run.model, run.plan.changed(notes=()), run.dataset.labels, fold, run.seed)
-    recorded = found.provenance.get("run") or {}
-    plan, number = found.plan.changed(notes=()), found.provenance.get("fold")
-    if own != (found.model, plan, found.labels, number, recorded.get("seed")):
-        raise CheckpointError(f"{found.path}: is not of this run and fold. Delete it to train the fold.")
 
 
 def _memory_message(error: Exception, device: torch.device) -> str:
@@ -89,104 +87,27 @@ def _memory_message(error: Exception, device: torch.device) -> str:
     )
 
 
-def _trainer(
-    run: Run, fold: int, stored: Mapping[str, StoredCase], on_progress: Callable[[Progress], None] | None
-) -> Trainer:
-    config, split = run.config.train, run.splits[fold]
-    _prepare_torch(config, run.device, run.seed)
-    source = PatchSource(
-        cases=[stored[case] for case in split.train],
-        patch_size=run.plan.patch_size,
-        batch_size=run.plan.batch_size,
-        foreground_share=config.foreground_share,
-        augmentation=run.config.augmentation,
-        mirror_axes=run.plan.mirror_axes,
-        anisotropic=run.plan.anisotropic,
-        seed=run.seed,
-        masked_channels=tuple(
-            channel for channel, rule in enumerate(run.plan.normalization) if rule.kind == "zscore_nonzero"
-        ),
-    )
-    return Trainer(
-        run.build_model(),
-        config,
-        source,
-        validation_cases=[stored[case] for case in split.validation],
-        labels=run.dataset.labels,
-        folder=run.fold_folder(fold),
-        device=run.device,
-        on_progress=on_progress,
-    )
-
-
-def _prepare_torch(config: TrainConfig, device: torch.device, seed: int) -> None:
-    """Settings of the whole process: allocator, threads, determinism, seeds of libraries that draw globally."""
-    keep_freed_memory()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses
-    # Some operations have no such form on a GPU: torch then warns and names them.
-    torch.use_deterministic_algorithms(config.deterministic, warn_only=device.type == "cuda")
-    torch.backends.cudnn.benchmark = not config.deterministic
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - libraries that draw from it must be repeatable too
-
-
-def _checkpoint(run: Run, fold: int, stored: Mapping[str, StoredCase], trainer: Trainer) -> Checkpoint:
-    options: dict[str, Any] = dataclasses.asdict(trainer.result.config)  # type: ignore[call-overload]
-    return Checkpoint(
-        weights=trainer.result.state_dict(),
-        model=run.model,
-        model_options={key: value for key, value in options.items() if key not in ("in_channels", "num_classes")},
-        plan=run.plan,
-        labels=run.dataset.labels,
-        file_ending=run.dataset.file_ending,
-        provenance={
-            "voxelseg": __version__,
-            "torch": torch.__version__,
-            "run": read_json(run.folder / RUN_FILE),
-            "fold": fold,
-            "train_cases_sha256": {case: _input_sha256(stored[case]) for case in run.splits[fold].train},
-            "steps": trainer.counters.step,
-            "training_s": trainer.counters.elapsed_s,
-        },
-    )
-
-
-def _input_sha256(case: StoredCase) -> list[str]:
-    """Checksums of the files that a stored case was made from: its images, then its label map."""
-    return [str(one["sha256"]) for one in read_json(case.folder / "case.json")["inputs"]]
-
-
 def validate_fold(
     run: Run, fold: int, *, workers: int = 1, progress: Callable[[float, str], None] | None = None
 ) -> Evaluation:
     """Predict the held-out cases of a fold with its final model and score them on the scans' own grids.
 
-    Scores that are newer than the predictions and the reference label maps are read back; with other `predict` settings
-    than before the cases are predicted or scored again. `progress` is called with the number of cases predicted, which
-    may be fractional, and the case in work.
+    Nothing is removed from these label maps, since a postprocessing is chosen by them. Scores that are newer than the
+    predictions and the reference label maps are read back; with other `predict` settings than before the cases are
+    predicted or scored again. `progress` is called with the number of cases predicted, which may be fractional, and the
+    case in work.
 
     Raises CheckpointError if there is no good model, DataError naming the scans and label maps that cannot be read,
     VoxelsegError if a file cannot be written, WorkerError if a background process fails.
     """
-    folder = run.fold_folder(fold) / VALIDATION_FOLDER
-    cases: dict[str, Case] = {case.id: case for case in run.dataset.cases}
-    held_out = [cases[case] for case in run.splits[fold].validation]
-    checkpoint = load_checkpoint(run.model_file(fold))
-    options = run.config.predict
-    output = PredictionFolder(
-        folder,
-        settings={"models": [checkpoint.fingerprint()], "tta": options.tta, "overlap": options.overlap},
-        file_ending=run.dataset.file_ending,
-    )
-    if all(output.holds(case) for case in held_out) and _scores_are_current(output, held_out):
-        with suppress(DataError):  # damaged or incomplete: scored again
-            scores = read_evaluation(folder)
-            if scores.tolerance_mm == options.tolerance_mm:
-                return scores
-    predictor = Predictor([checkpoint], device=run.device, overlap=options.overlap, tta=options.tta)
+    held_out, options = held_out_cases(run, fold), run.config.predict
+    checkpoint = load_checkpoint(predicting_file(run, fold))
+    output = _predictions(run, fold, checkpoint)
+    known = _known_scores(output, held_out, tolerance_mm=options.tolerance_mm)
+    if known is not None:
+        return known
+    folder = output.folder
+    predictor = Predictor([checkpoint], device=run.device, **options.averaging, postprocess=False)
     predict_cases(predictor, held_out, output, progress=progress)
     pairs = [
         {
@@ -206,6 +127,53 @@ def validate_fold(
         tolerance_mm=options.tolerance_mm,
         workers=workers,
     )
+
+
+def predicting_file(run: Run, fold: int) -> Path:
+    """The model file of a fold whose weights predict; CheckpointError if the training has none of that kind."""
+    if run.config.predict.checkpoint == "last":
+        return run.model_file(fold)
+    if run.model_file(fold).is_file() and not run.best_file(fold).is_file():
+        raise CheckpointError(
+            f"{run.best_file(fold)}: not there, since the training had no running validation. "
+            "Use the weights of its end (--set predict.checkpoint=last)."
+        )
+    return run.best_file(fold)
+
+
+def held_out_cases(run: Run, fold: int) -> list[Case]:
+    """The cases that a fold validates on."""
+    cases: dict[str, Case] = {case.id: case for case in run.dataset.cases}
+    return [cases[case] for case in run.splits[fold].validation]
+
+
+def current_scores(run: Run, fold: int) -> Evaluation | None:
+    """Scores of the held-out cases by a fold's final model, with the run's `predict` settings; None before there are.
+
+    CheckpointError if the model file is damaged.
+    """
+    if not run.model_file(fold).is_file():
+        return None
+    output = _predictions(run, fold, load_checkpoint(predicting_file(run, fold)))
+    return _known_scores(output, held_out_cases(run, fold), tolerance_mm=run.config.predict.tolerance_mm)
+
+
+def _predictions(run: Run, fold: int, checkpoint: Checkpoint) -> PredictionFolder:
+    return PredictionFolder(
+        run.fold_folder(fold) / VALIDATION_FOLDER,
+        settings=prediction_settings([checkpoint], run.config.predict.averaging, postprocess=False),
+        file_ending=run.dataset.file_ending,
+    )
+
+
+def _known_scores(output: PredictionFolder, held_out: list[Case], *, tolerance_mm: float) -> Evaluation | None:
+    if not all(output.holds(case) for case in held_out) or not _scores_are_current(output, held_out):
+        return None
+    with suppress(DataError):  # damaged or incomplete: scored again
+        scores = read_evaluation(output.folder)
+        if scores.tolerance_mm == tolerance_mm:
+            return scores
+    return None
 
 
 def _scores_are_current(output: PredictionFolder, cases: list[Case]) -> bool:

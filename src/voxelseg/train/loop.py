@@ -1,48 +1,59 @@
-"""The training loop of one fold: steps, running validation, checkpoints, continuing."""
+"""The training of one fold: steps, running validation, checkpoints, continuing."""
 
-import copy
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor, nn
 
 from voxelseg.data.labels import LabelScheme
-from voxelseg.errors import CheckpointError, ConfigError, StoppedError, VoxelsegError, WorkerError, memory_ran_out
-from voxelseg.files import atomic_path, write_error
-from voxelseg.losses import DeepSupervisionLoss, DiceCrossEntropy, deep_supervision_weights
+from voxelseg.data.wording import some
+from voxelseg.errors import ConfigError, StoppedError, VoxelsegError, WorkerError
 from voxelseg.nets import Network
-from voxelseg.patches.loader import PatchSource, load_batches
-from voxelseg.predict.precision import half_precision
+from voxelseg.patches.loader import Batch, PatchSource, cases_of, load_batches
 from voxelseg.preprocess.store import StoredCase
+from voxelseg.train.budget import (
+    StepTimer,
+    epoch_is_over,
+    epochs_done,
+    progress,
+    seconds_left,
+    step_fits,
+)
 from voxelseg.train.config import TrainConfig
-from voxelseg.train.log import TrainLog
-from voxelseg.train.schedule import Plateau, lr_factor
+from voxelseg.train.distributed import Processes
+from voxelseg.train.log import LOG_FILE, TrainLog
+from voxelseg.train.schedule import lr_factor
+from voxelseg.train.sparse import SparseConfig
+from voxelseg.train.stage import Stage
+from voxelseg.train.state import (
+    Counters,
+    random_states,
+    read_state,
+    restore_random_states,
+    write_state,
+)
+from voxelseg.train.step import Stepper
+from voxelseg.train.stopping import stop_requests
+from voxelseg.train.tensorboard import TENSORBOARD_FOLDER, TensorBoard
+from voxelseg.train.transfer import TransferConfig
 from voxelseg.train.validation import RunningValidation
+from voxelseg.train.watch import NOT_VALIDATED, Watch
 
-STATE_FILE = "training_state.pt"
-LOG_FILE = "log.jsonl"
-BUDGET_EPOCHS = 50
 SAVE_EVERY_S = 300.0
 """Epochs may be long on a CPU: no more than this is lost when the process is killed."""
 STOP_REACHES_US_S = 1.0
 """A SIGTERM to all processes, as batch systems send it, may have ended those that make patches this long before us."""
-VALIDATION_TIME_SHARE = 0.03
-"""With a budget, running validation is skipped while it has taken more than this share of the time, but at the end."""
-LONGEST_VALIDATION = 0.01
-"""With a budget, a running validation sees as many patches as fit into this share of it, and at least one."""
-_WORKERS = {"cpu": 1, "cuda": 8}
-"""Processes that make patches, unless the user says how many."""
 MOST_OVERFLOWS = 50
 """Steps in a row that loss scaling may skip in float16 before the training counts as diverged."""
+_WORKERS = {"cpu": 1, "cuda": 8}
+"""Processes that make patches, unless the user says how many."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +71,6 @@ class Progress:
     left_s: float
 
 
-@dataclass
-class _Counters:
-    step: int = 0
-    epoch: int = 0
-    elapsed_s: float = 0.0
-    """Since the start, without the time between an interruption and its continuation."""
-    time_is_up: bool = False
-    """No further step fits into the budget."""
-    loss_sum: float = 0.0
-    """Of this epoch's steps."""
-    loss_count: int = 0
-    validation_s: float = 0.0
-    """All running validations together."""
-    longest_validation_s: float = 0.0
-    """The longest of them, or what the next one will take if that is more."""
-    patch_s: float | None = None
-    """One patch in the fastest of them."""
-    saving_s: float = 0.0
-    """The longest time that saving the state took."""
-    mean_dice: float | None = None
-
-
 class Trainer:
     """Trains `model` on patches of `source`; `folder` holds its state and log."""
 
@@ -95,68 +84,73 @@ class Trainer:
         labels: LabelScheme,
         folder: Path,
         device: torch.device,
+        transfer: TransferConfig | None = None,
+        sparse: SparseConfig | None = None,
+        processes: Processes | None = None,
+        stage: Stage | None = None,
         on_progress: Callable[[Progress], None] | None = None,
+        on_best: Callable[["Trainer"], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` gives seconds; a time budget is kept by it."""
+        """`on_best` keeps the weights: it is called when the running validation is better than ever before.
+
+        `clock` gives seconds; a time budget is kept by it. ConfigError for settings that the device, the network or the
+        data cannot have.
+        """
+        if not validation_cases and (config.early_stopping or config.schedule == "plateau"):
+            raise ConfigError(
+                f"{'train.early_stopping' if config.early_stopping else 'train.schedule=plateau'}: this fold holds out "
+                "no cases to validate with. Leave it out, or use other folds."
+            )
         self.model = model.to(device)
         self.config = config
         self.source = source
         self.folder = folder
         self.device = device
+        self.processes = processes or Processes.alone(device)
+        self.processes.check_batch(source.batch_size)
         self.on_progress = on_progress
-        self.clock = clock
-        self.log = TrainLog(folder / LOG_FILE)
-        self.counters = _Counters()
-        self.precision = training_precision(config, device)
-        table = torch.from_numpy(labels.region_table) if labels.has_regions else None
-        self.loss = DiceCrossEntropy(
-            region_table=table,
-            dice_weight=config.dice_weight,
-            ce_weight=config.ce_weight,
-            batch_dice=config.batch_dice,
-        ).to(device)
-        self.supervised_loss: nn.Module = self.loss
-        if model.deep_supervision:
-            self.supervised_loss = DeepSupervisionLoss(self.loss, deep_supervision_weights(len(model.output_strides)))
-        self.optimizer = _optimizer(model, config)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
-        self.plateau = Plateau(config)
-        self.averaged = copy.deepcopy(model) if config.ema else None
-        self.validation = RunningValidation(
+        self.on_best = on_best
+        self.clock = self.processes.clock(clock)
+        self.stage = stage or Stage()
+        self.log = TrainLog(folder / LOG_FILE, self.stage, writes=self.processes.is_main)
+        self.tensorboard: TensorBoard | None = None
+        self.counters = Counters()
+        self.stepper = Stepper(
+            self.model,
+            config,
+            transfer=transfer or TransferConfig(),
+            sparse=sparse or SparseConfig(),
+            labels=labels,
+            seed=source.seed,
+            processes=self.processes,
+        )
+        validation = RunningValidation(
             validation_cases,
             count=config.validation_patches,
             patch_size=source.patch_size,
             labels=labels,
             seed=source.seed + 1,
         )
-        self._overflows = 0
-        self._started = self._saved = clock()
-        self._idle_since: float | None = None
-        self._longest_step_s = 0.0
+        self.watch = Watch(config, validation, self.stepper, self.clock)
+        self.learning_rate = config.lr
+        self.timer = StepTimer(self.clock)
+        self._saved = self.clock()
 
     @property
     def result(self) -> Network:
         """The network to use: the average of the weights if one is kept."""
-        return self.averaged or self.model
+        return self.stepper.result
 
     @property
     def finished(self) -> bool:
         """Whether the training has reached its end."""
-        return self.progress >= 1.0
+        return self.counters.stopped_early or self.progress >= 1.0
 
     @property
     def progress(self) -> float:
         """Share of the training that is done, by steps, or by time if there is a budget."""
-        counters, config = self.counters, self.config
-        if config.budget_s is None:
-            return min(1.0, counters.step / (config.epochs * config.steps_per_epoch))
-        return 1.0 if counters.time_is_up else min(1.0, counters.elapsed_s / self._seconds_for_steps(config.budget_s))
-
-    def _seconds_for_steps(self, budget_s: float) -> float:
-        """The budget without the validation and saving that end it."""
-        counters = self.counters
-        return max(budget_s - counters.longest_validation_s - counters.saving_s, 1e-3 * budget_s)
+        return progress(self.config, self.counters)
 
     def fit(self) -> None:
         """Train from where the state stands to the end.
@@ -164,217 +158,181 @@ class Trainer:
         Saves the state after each epoch, and more often if epochs are long. Raises StoppedError after Ctrl-C, with the
         state saved, and VoxelsegError if loss or gradients are no longer numbers.
         """
-        counters, config = self.counters, self.config
-        self._write_event("resume" if counters.step else "start")
-        self._started = self._saved = self.clock()
-        self._started -= counters.elapsed_s
-        self._idle_since = None
-        batches = load_batches(
-            self.source,
-            first_sample=counters.step * self.source.batch_size,
-            workers=config.workers if config.workers is not None else _WORKERS[self.device.type],
-            pin_memory=self.device.type == "cuda",
-        )
-        with _stop_requests() as stop:
+        with self._curves(), stop_requests(only_once=self.processes.count > 1) as stop:
+            self._begin()
+            batches = self._load_batches()
             while not self.finished:
-                try:
-                    batch = next(batches)
-                except WorkerError:
-                    if not stop.wait(STOP_REACHES_US_S):
-                        raise
-                    self.save_state()
-                    self._stop()
-                loss = self._timed_step(*batch)
-                if config.budget_s is not None:
-                    self._watch_budget(config.budget_s)
-                if self._epoch_is_over():
+                loss = self._take_step(self._next_batches(batches, stop))
+                self._watch_budget()
+                epoch_ended = epoch_is_over(self.config, self.counters)
+                if epoch_ended:
                     self._end_epoch()
-                elif stop.is_set() or self.clock() - self._saved > SAVE_EVERY_S:
+                stopping = self.processes.any(stop.is_set())
+                if not epoch_ended and (stopping or self.clock() - self._saved > SAVE_EVERY_S):
                     self.save_state()
-                if stop.is_set():
+                if stopping:
                     self._stop()
                 self._report(loss)
-                self._idle_since = self.clock()
+                self.timer.wait()
         self._write_event("end")
+
+    @contextmanager
+    def _curves(self) -> Iterator[None]:
+        """Meanwhile the log is written as curves, too, if that is wanted."""
+        if not self.config.tensorboard or not self.processes.is_main:
+            yield
+            return
+        first_step = self.stage.steps + self.counters.step + 1
+        with closing(TensorBoard(self.folder / TENSORBOARD_FOLDER, first_step=first_step)) as self.tensorboard:
+            yield
+
+    def _begin(self) -> None:
+        if self.processes.rank and not self.counters.step:
+            torch.manual_seed(self.source.seed + self.processes.rank)  # dropout is to differ between the processes
+        self._write_event("resume" if self.counters.step else "start")
+        if self.stepper.topology is not None and not self.counters.step:
+            self._write_record("topology", asdict(self.stepper.topology.census()))
+        self.timer.start(self.counters.elapsed_s)
+        self._saved = self.clock()
+
+    def _load_batches(self) -> Iterator[Batch]:
+        workers = self.config.workers
+        return load_batches(
+            self.source,
+            first_sample=self._first_sample(),
+            workers=_WORKERS[self.device.type] if workers is None else workers,
+            pin_memory=self.device.type == "cuda",
+            process=self.processes.rank,
+            num_processes=self.processes.count,
+        )
+
+    def _first_sample(self) -> int:
+        """Number of the first sample of the next step."""
+        return (self.stage.steps + self.counters.step) * self.config.accumulate * self.source.batch_size
+
+    def _next_batches(self, batches: Iterator[Batch], stop: threading.Event) -> list[Batch]:
+        """The batches of a step, all of them, so that no step is left half done if a process that makes them dies."""
+        found: list[Batch] | None = None
+        try:
+            found = list(islice(batches, self.config.accumulate))
+        except WorkerError:
+            if not stop.wait(STOP_REACHES_US_S):
+                raise
+        if self.processes.any(found is None) or found is None:
+            self.save_state()
+            self._stop()
+        return found
 
     def _stop(self) -> NoReturn:
         self._write_event("stop")
         raise StoppedError("stopped; the state is saved. The same command continues the training.")
 
-    def _write_event(self, event: str) -> None:
+    def _write_event(self, event: str, **values: Any) -> None:
         counters = self.counters
-        self.log.write(event, step=counters.step, epoch=counters.epoch, elapsed_s=counters.elapsed_s, time=time.time())
+        self.log.write(
+            event, step=counters.step, epoch=counters.epoch, elapsed_s=counters.elapsed_s, time=time.time(), **values
+        )
 
-    def _timed_step(self, image: Tensor, target: Tensor) -> float:
-        """Loss of a step, which is counted, and its time with the wait for its batch."""
-        counters = self.counters
-        # The first batch waits for the workers to start, which says nothing about steps.
-        waiting_since = self.clock() if self._idle_since is None else self._idle_since
-        loss = self._step(image, target)
-        now = self.clock()
+    def _take_step(self, batches: Sequence[Batch]) -> float:
+        """Loss of a step, which is counted."""
+        counters, config = self.counters, self.config
+        self.timer.batch_arrived()
+        self.learning_rate = config.lr * lr_factor(config, self.progress) * self.watch.plateau.factor
+        loss, gradient_norm = self.stepper.gradients(batches)
+        self._check_finite(loss, gradient_norm)
+        self.stepper.update(self.learning_rate)
         counters.step += 1
         counters.loss_sum += loss
         counters.loss_count += 1
-        counters.elapsed_s = now - self._started
-        self._longest_step_s = max(0.9 * self._longest_step_s, now - waiting_since)
+        counters.elapsed_s = self.timer.elapsed_s()
+        moved = self.stepper.finish(step=counters.step, progress=self.progress)
+        if moved is not None:
+            self._write_record("topology", asdict(moved))
+        self.timer.step_ended()
         return loss
-
-    def _watch_budget(self, budget_s: float) -> None:
-        """Note whether a further step fits, and after the first step how long the validation at the end will take."""
-        counters = self.counters
-        counters.time_is_up = not self._step_fits(budget_s)
-        if self.validation.places and counters.patch_s is None and not counters.time_is_up:
-            self._validate(1)
-            counters.elapsed_s = self.clock() - self._started
-            counters.time_is_up = not self._step_fits(budget_s)
-
-    def _step_fits(self, budget_s: float) -> bool:
-        return self.counters.elapsed_s + self._longest_step_s <= self._seconds_for_steps(budget_s)
-
-    def _epoch_is_over(self) -> bool:
-        if self.config.budget_s is None:
-            return self.counters.step >= (self.counters.epoch + 1) * self.config.steps_per_epoch
-        return self.progress >= min(1.0, (self.counters.epoch + 1) / BUDGET_EPOCHS)
-
-    def _step(self, image: Tensor, target: Tensor) -> float:
-        config = self.config
-        rate = config.lr * lr_factor(config, self.progress) * self.plateau.factor
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.model.train()
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
-            outputs = self.model(image.to(self.device, non_blocking=True))
-        loss: Tensor = self.supervised_loss(outputs, target.to(self.device, non_blocking=True))
-        if self.model.auxiliary_loss is not None:
-            loss = loss + self.model.auxiliary_loss
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.gradient_clip or math.inf)
-        value = float(loss.detach())
-        self._check_finite(value, float(norm))
-        self.scaler.step(self.optimizer)  # skipped in float16 if a gradient is not finite
-        self.scaler.update()
-        self.model.after_step(self.optimizer)
-        self._average()
-        return value
 
     def _check_finite(self, loss: float, gradient_norm: float) -> None:
         """VoxelsegError, before the weights are touched, if the step would spoil them."""
+        counters = self.counters
         if math.isfinite(loss) and math.isfinite(gradient_norm):
-            self._overflows = 0
+            counters.overflows = 0
             return
-        self._overflows += 1
-        if self.scaler.is_enabled() and self._overflows < MOST_OVERFLOWS:
+        counters.overflows += 1
+        if self.stepper.scaler.is_enabled() and counters.overflows < MOST_OVERFLOWS:
             return
         what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradients' norm became {gradient_norm}"
+        reason = f"{what} in step {counters.step + 1} ({self._circumstances()})"
+        self._write_event("diverged", reason=reason)
         raise VoxelsegError(
-            f"{self.folder}: {what} in step {self.counters.step + 1}; the last good state is kept. Train into another "
-            "--out with a lower learning rate (--set train.lr=...) or in float32 (--set train.precision=fp32)."
+            f"{self.folder}: {reason}; the last good state is kept. Train into another --out with a lower learning "
+            "rate (--set train.lr=...) or in float32 (--set train.precision=fp32)."
         )
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        if self.averaged is None:
+    def _circumstances(self) -> str:
+        """Parts of the loss, and cases, of the step."""
+        first = self._first_sample()
+        cases = cases_of(self.source, range(first, first + self.config.accumulate * self.source.batch_size))
+        values = ", ".join(f"{name} {value:.4g}" for name, value in self.stepper.worst_parts().items())
+        return f"{values}; patches of {some(sorted(set(cases)))}"
+
+    def _watch_budget(self) -> None:
+        """Note whether a further step fits, and after the first step how long the validation at the end will take."""
+        counters, budget_s = self.counters, self.config.budget_s
+        if budget_s is None:
             return
-        step = self.counters.step
-        decay = min(self.config.ema, (1 + step) / (10 + step))  # the first steps are soon forgotten
-        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
-        for average, current in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
-            average.copy_(current)
-        self.averaged.after_step()
+        counters.time_is_up = not step_fits(budget_s, counters, step_s=self.timer.longest_step_s)
+        if not counters.time_is_up and self.watch.time_first_patch(counters):
+            counters.elapsed_s = self.timer.elapsed_s()
+            counters.time_is_up = not step_fits(budget_s, counters, step_s=self.timer.longest_step_s)
 
     def _end_epoch(self) -> None:
-        """Validate if that is affordable, log, and save the state."""
+        """Validate if that is due, log, and save the state."""
         counters = self.counters
-        validation_loss: float | None = None
-        dice: dict[str, float] = {}
-        if self._validation_is_due():
-            validation_loss, dice = self._validate(self._num_validation_patches())
-            defined = [value for value in dice.values() if math.isfinite(value)]
-            counters.mean_dice = sum(defined) / len(defined) if defined else None
-            if self.config.schedule == "plateau":
-                self.plateau.update(validation_loss)
-        counters.elapsed_s = self.clock() - self._started
-        self.log.write(
-            "epoch",
-            epoch=counters.epoch,
-            step=counters.step,
-            elapsed_s=counters.elapsed_s,
-            loss=counters.loss_sum / counters.loss_count,
-            lr=float(self.optimizer.param_groups[0]["lr"]),
-            validation_loss=validation_loss,
-            validation_dice=dice or None,
-            mean_dice=counters.mean_dice if dice else None,
-        )
+        validates = self.watch.is_due(counters)
+        record = self.watch.look(counters) if validates else NOT_VALIDATED
+        if record["best"]:
+            self._keep_best()
+        counters.elapsed_s = self.timer.elapsed_s()
+        averages = {"loss": counters.loss_sum / counters.loss_count, "lr": self.learning_rate}
+        place = {"epoch": counters.epoch, "step": counters.step, "elapsed_s": counters.elapsed_s}
+        self._write_record("epoch", {**place, **averages, **record})
+        if validates and self.watch.best.is_too_old(counters.epoch) and not self.finished:
+            counters.stopped_early = True
+            self._write_event("early_stop", best_epoch=self.watch.best.epoch)
         counters.loss_sum, counters.loss_count = 0.0, 0
-        counters.epoch += 1
-        if self.config.budget_s is not None:  # a step longer than a fiftieth of the budget ends several epochs at once
-            counters.epoch = max(counters.epoch, int(self.progress * BUDGET_EPOCHS))
+        counters.epoch = epochs_done(self.config, counters)
         self.save_state()
 
-    def _validation_is_due(self) -> bool:
-        """After every epoch; with a budget where it is affordable, and at the end if the budget is kept."""
-        counters, budget_s = self.counters, self.config.budget_s
-        if not self.validation.places:
-            return False
-        if budget_s is None:
-            return True
-        if self.finished:
-            ends = counters.elapsed_s + counters.longest_validation_s
-            return counters.patch_s is not None and ends <= (1 + LONGEST_VALIDATION) * budget_s
-        affordable = counters.validation_s <= VALIDATION_TIME_SHARE * counters.elapsed_s
-        return affordable or self.config.schedule == "plateau"
+    def _write_record(self, event: str, record: dict[str, Any]) -> None:
+        self.log.write(event, **record)
+        if self.tensorboard is not None:
+            self.tensorboard.write(self.stage.steps + self.counters.step, record)
 
-    def _num_validation_patches(self) -> int:
-        """How many patches a running validation sees: all, or with a budget as many as its time allows."""
-        wanted, patch_s, budget_s = len(self.validation.places), self.counters.patch_s, self.config.budget_s
-        if budget_s is None or not patch_s:
-            return wanted
-        return min(wanted, max(1, int(LONGEST_VALIDATION * budget_s / patch_s)))
-
-    def _validate(self, num_patches: int) -> tuple[float, dict[str, float]]:
-        """Loss and Dice on the first patches of the running validation; its time is noted."""
-        counters, began = self.counters, self.clock()
-        result = self.validation(
-            self.result, self.loss, device=self.device, precision=self.precision, num_patches=num_patches
-        )
-        took = self.clock() - began
-        counters.validation_s += took
-        counters.patch_s = min(took / num_patches, math.inf if counters.patch_s is None else counters.patch_s)
-        expected = counters.patch_s * self._num_validation_patches()
-        counters.longest_validation_s = max(counters.longest_validation_s, took, expected)
-        return result
+    def _keep_best(self) -> None:
+        if not self.config.save_best or self.on_best is None:
+            return
+        began = self.clock()
+        if self.processes.is_main:
+            self.on_best(self)
+        self.counters.saving_best_s = max(self.counters.saving_best_s, self.clock() - began)
 
     def _report(self, loss: float) -> None:
         if self.on_progress is None:
             return
-        counters, share = self.counters, self.progress
-        if self.config.budget_s is not None:
-            left = max(self.config.budget_s - counters.elapsed_s, 0.0) if share < 1 else 0.0
-        else:
-            left = counters.elapsed_s * (1 - share) / share
-        self.on_progress(Progress(share, counters.step, loss, counters.mean_dice, counters.elapsed_s, left))
+        counters, left_s = self.counters, seconds_left(self.config, self.counters)
+        self.on_progress(Progress(self.progress, counters.step, loss, counters.mean_dice, counters.elapsed_s, left_s))
 
     def save_state(self) -> None:
         """Write everything that continuing needs, atomically."""
         began = self.clock()
         state = {
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "plateau": self.plateau.state(),
+            **self.stepper.state(),
+            **self.watch.state(),
             "counters": asdict(self.counters),
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "random": self.processes.gather(random_states(self.device)),
         }
-        path = self.folder / STATE_FILE
-        with atomic_path(path) as temporary:
-            try:
-                torch.save(state, temporary)
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise write_error(path, error) from error
+        if self.processes.is_main:
+            write_state(self.folder / self.stage.state_file, state)
         self._saved = self.clock()
         self.counters.saving_s = max(self.counters.saving_s, self._saved - began)
 
@@ -383,83 +341,13 @@ class Trainer:
 
         An error of memory that ran out is passed on: the state is good.
         """
-        path = self.folder / STATE_FILE
-        found = path.is_file()
-        if found:
-            try:
-                # Not to the GPU, which would then hold the state twice.
-                self._restore(torch.load(path, map_location="cpu", weights_only=True))
-            except Exception as error:  # torch.load meets damage with many kinds of exception
-                if memory_ran_out(error):
-                    raise
-                reason = f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])}"
-                raise CheckpointError(
-                    f"{path}: damaged, or of another model ({reason}). Delete {self.folder} to train this fold again."
-                ) from error
-        self.log.continue_from(self.counters.epoch)
+        found = read_state(self.folder / self.stage.state_file, self._restore)
+        self.log.continue_from(self.counters.step)
         return found
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty unless it was saved by a training in float16
-            self.scaler.load_state_dict(state["scaler"])
-        self.plateau.restore(state["plateau"])
-        self.counters = _Counters(**state["counters"])
-        torch.set_rng_state(state["torch_rng"])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
-
-
-def training_precision(config: TrainConfig, device: torch.device) -> torch.dtype:
-    """Type that the network computes in; ConfigError for one that the device does not have."""
-    if config.precision == "fp32":
-        return torch.float32
-    has = half_precision(device)
-    if config.precision == "auto":
-        return has or torch.float32
-    wanted = {"bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
-    if device.type == "cpu":
-        # bfloat16: torch 2.13's weight gradients of convolutions are garbage for few slices (docs/log.md)
-        raise ConfigError(f"train.precision={config.precision} needs a GPU. On a CPU use fp32.")
-    if wanted == torch.bfloat16 and has == torch.float16:
-        raise ConfigError("train.precision=bf16: this GPU does not compute in bfloat16. Use fp16 or auto.")
-    return wanted
-
-
-def _optimizer(model: Network, config: TrainConfig) -> torch.optim.Optimizer:
-    parameters = list(model.parameters())
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(
-            parameters, lr=config.lr, betas=config.betas, eps=config.eps, weight_decay=config.weight_decay
-        )
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=config.lr,
-            momentum=config.momentum,
-            nesterov=config.momentum > 0,
-            weight_decay=config.weight_decay,
-        )
-    raise AssertionError(config.optimizer)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, so that a step is never cut in two; the second one interrupts at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may handle signals
-        yield stop
-        return
-
-    def on_interrupt(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.signal(signal.SIGINT, on_interrupt)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, previous)
+        self.stepper.restore(state)
+        self.watch.restore(state)
+        self.counters = Counters(**state["counters"])
+        generators = state["random"]  # of each process; their number may have changed
+        restore_random_states(generators[self.processes.rank % len(generators)], self.device)

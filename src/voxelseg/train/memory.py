@@ -11,7 +11,7 @@ from voxelseg.nets import Network
 from voxelseg.nets.network import Levels
 from voxelseg.plan.planner import PlanLimits
 from voxelseg.train.config import RunConfig, TrainConfig
-from voxelseg.train.loop import training_precision
+from voxelseg.train.precision import training_precision
 from voxelseg.train.run import build_network, topology_options
 
 MEMORY_GB = {"cpu": 3.0, "cuda": 8.0}

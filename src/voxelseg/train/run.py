@@ -3,14 +3,14 @@
 RUN/run.json        command, versions, seed, device, data set, configuration, plan, fingerprint
 RUN/splits.json     the folds
 RUN/plan.json       the plan as it is used
-RUN/fold_K/         model.safetensors, training_state.pt, log.jsonl, validation/
+RUN/fold_K/         model.safetensors, best.safetensors, training_state.pt, log.jsonl, validation/
 """
 
 import dataclasses
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from voxelseg.checkpoint import MODEL_FILE
+from voxelseg.checkpoint import BEST_FILE, MODEL_FILE
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.splits import Split, read_splits, write_splits
 from voxelseg.errors import ConfigError
@@ -30,13 +30,21 @@ from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import fitting_patch
 from voxelseg.train.config import RunConfig
+from voxelseg.train.origin import origin_checksums
+from voxelseg.train.sparse import make_sparse, sparsity_option
 from voxelseg.version import __version__
 
 RUN_FILE = "run.json"
 SPLITS_FILE = "splits.json"
 PLAN_FILE = "plan.json"
 _LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "blosc2", "batchgeneratorsv2")
-MAY_CHANGE = ("config.train.workers", "config.train.threads", "config.predict", "plan.notes")
+MAY_CHANGE = (
+    "config.train.workers",
+    "config.train.threads",
+    "config.train.tensorboard",
+    "config.predict",
+    "plan.notes",
+)
 """What another call may set otherwise for a run that is there: the weights depend on it by rounding at most."""
 _MOST_LISTED = 6
 
@@ -62,10 +70,17 @@ class Run:
         """RUN/fold_K/model.safetensors."""
         return self.fold_folder(fold) / MODEL_FILE
 
-    def build_model(self) -> Network:
-        """The network with fresh weights, drawn from the run's seed."""
+    def best_file(self, fold: int) -> Path:
+        """RUN/fold_K/best.safetensors."""
+        return self.fold_folder(fold) / BEST_FILE
+
+    def build_model(self, *, kernel_size: int | None = None) -> Network:
+        """The network with fresh weights, drawn from the run's seed; with kernels of another size if asked for."""
         torch.manual_seed(self.seed)
-        return build_network(self.model, self.dataset, self.config, self.plan)
+        config = self.config
+        if kernel_size is not None:
+            config = config.model_copy(update={"model": {**config.model, "kernel_size": kernel_size}})
+        return build_network(self.model, self.dataset, config, self.plan)
 
 
 def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | None = None) -> Network:
@@ -85,18 +100,56 @@ def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | 
     options: dict[str, Any] = {}
     if "deep_supervision" in known:
         options["deep_supervision"] = config.train.deep_supervision
+    if config.train.checkpointing is not None:
+        options["checkpointing"] = _checkpointing(model, config, known)
     if plan is not None and "image_size" in known:
         options["image_size"] = plan.patch_size
+    if "sparsity" in known:
+        options |= sparsity_option(config.sparse, config.model)
     topology = {} if plan is None else topology_options(model, config, plan.strides, plan.kernels)
     given = {"in_channels": len(dataset.channels), "num_classes": dataset.labels.num_outputs}
+    user_options = _user_options(model, config)
     fixed = given.keys() & config.model.keys()
     if fixed:
         raise ConfigError(f"model.{', model.'.join(sorted(fixed))}: the data set decides this. Leave it out.")
-    network = create_model(model, **given, **{**options, **config.model, **topology})
+    network = create_model(model, **given, **{**options, **user_options, **topology})
     if len(network.divisor) != 3:
         remedy = "Leave out model.spatial_dims." if "spatial_dims" in known else "`voxelseg models` lists others."
         raise ConfigError(f"{model} with these options takes slices, not volumes. {remedy}")
+    make_sparse(network, config.sparse)
     return network
+
+
+def _checkpointing(model: str, config: RunConfig, known: Collection[str]) -> bool:
+    """The setting, if the network has such an option and the user's model options agree; else ConfigError."""
+    wanted = config.train.checkpointing
+    assert wanted is not None
+    if "checkpointing" not in known:
+        raise ConfigError(
+            f"train.checkpointing: {model} cannot recompute its activations. Leave it out; a smaller patch or batch "
+            "with train.accumulate spares memory, too."
+        )
+    if config.model.get("checkpointing", wanted) != wanted:
+        raise ConfigError("train.checkpointing and model.checkpointing are the same setting, and differ. Give one.")
+    return wanted
+
+
+def _user_options(model: str, config: RunConfig) -> dict[str, Any]:
+    """The network's options in `config`, with the size that its kernels grow to.
+
+    ConfigError if kernels are to grow in a network that has no option for their size, or from an impossible one.
+    """
+    growth = config.train.grow_kernel
+    if growth is None:
+        return config.model
+    entry = find_network(model)
+    known = {field.name for field in dataclasses.fields(entry.config)}
+    if "kernel_size" not in known:
+        raise ConfigError(f"train.grow_kernel: {model} has no kernel_size. Leave it out, or train a MedNeXt.")
+    given = {name: value for name, value in config.model.items() if name in known}
+    for size in growth:
+        entry.config(in_channels=1, num_classes=2, **{**entry.options, **given, "kernel_size": size})
+    return {"kernel_size": growth[1], **config.model}
 
 
 def topology_options(model: str, config: RunConfig, strides: Levels, kernels: Levels) -> dict[str, Any]:
@@ -108,7 +161,8 @@ def topology_options(model: str, config: RunConfig, strides: Levels, kernels: Le
     entry = find_network(model)
     if not hasattr(entry.config, "plan_options") or config.model.get("strides") is not None:
         return {}
-    planned: dict[str, Any] = entry.config.plan_options({**entry.options, **config.model}, strides, kernels)
+    options = {**entry.options, **_user_options(model, config)}
+    planned: dict[str, Any] = entry.config.plan_options(options, strides, kernels)
     return {name: value for name, value in planned.items() if not isinstance(config.model.get(name), list | tuple)}
 
 
@@ -136,7 +190,8 @@ def open_run(
     """Start a run in `folder`, or continue the one that is there.
 
     Raises ConfigError naming what differs if the folder holds a run with another model, configuration, plan, seed, data
-    set or folds. The settings in `MAY_CHANGE` may differ: the record then gets the new ones.
+    set or folds, or if the weights that it starts from have changed. The settings in `MAY_CHANGE` may differ: the
+    record then gets the new ones.
     """
     identity = {
         "model": model,
@@ -152,11 +207,15 @@ def open_run(
             "labels": dataset.labels.to_dict(),
         },
     }
+    init = {} if config.transfer.init is None else origin_checksums(config.transfer.init)
     with locked(folder, wait=True):
         record = folder / RUN_FILE
         if record.is_file():
             stored = read_json(record, remedy="Choose another --out.")
             differing = _differences({key: stored.get(key) for key in identity}, identity)
+            known = stored.get("init", {})
+            changed = [name for name in known if init.get(name, known[name]) != known[name]]
+            differing += [f"{name} of transfer.init has changed since" for name in changed]
             if not differing and read_splits(folder / SPLITS_FILE, dataset.cases) != splits:
                 differing = [f"the folds are not those of {SPLITS_FILE}"]
             if not differing and stored.get("fingerprint") != fingerprint.model_dump(mode="json"):
@@ -167,8 +226,9 @@ def open_run(
                     f"{folder}: holds a run with other settings ({'; '.join(differing[:_MOST_LISTED])}{more}). "
                     "Choose another --out, or the same settings to continue it."
                 )
-            if stored["config"] != identity["config"]:
-                write_json(record, {**stored, "config": identity["config"]})
+            current = {"config": identity["config"], "init": {**init, **known}}
+            if {key: stored.get(key) for key in current} != current:
+                write_json(record, {**stored, **current})
         else:
             write_splits(folder / SPLITS_FILE, splits)
             plan.write(folder / PLAN_FILE)
@@ -181,6 +241,7 @@ def open_run(
                     "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
                     "device": _device_name(device),
                     **identity,
+                    "init": init,
                     "fingerprint": fingerprint.model_dump(mode="json"),
                 },
             )

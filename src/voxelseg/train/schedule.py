@@ -35,22 +35,55 @@ class Plateau:
         self.config = config
         self.factor = 1.0
         self.best = math.inf
-        self.waited = 0
+        self.since = -1
+        """Epoch of the best loss, or of the last fall."""
 
-    def update(self, loss: float) -> None:
-        """Take the validation loss of one more epoch into account."""
+    def update(self, loss: float, epoch: int) -> None:
+        """Take the validation loss after `epoch` into account."""
         if loss < self.best - IMPROVEMENT:
-            self.best, self.waited = loss, 0
-            return
-        self.waited += 1
-        if self.waited >= self.config.plateau_patience:
+            self.best, self.since = loss, epoch
+        elif epoch - self.since >= self.config.plateau_patience:
             self.factor *= self.config.plateau_factor
-            self.waited = 0
+            self.since = epoch
 
     def state(self) -> dict[str, float]:
         """What must be saved to continue."""
-        return {"factor": self.factor, "best": self.best, "waited": self.waited}
+        return {"factor": self.factor, "best": self.best, "since": self.since}
 
     def restore(self, state: dict[str, float]) -> None:
         """Continue from a saved state."""
-        self.factor, self.best, self.waited = state["factor"], state["best"], int(state["waited"])
+        self.factor, self.best, self.since = state["factor"], state["best"], int(state["since"])
+
+
+class Best:
+    """The best running validation so far, by its mean Dice or its loss, and the epoch that it came after."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.value = -math.inf
+        """Dice, or the negative loss: more is better."""
+        self.epoch = -1
+        """None yet: as if it had been before the first."""
+
+    def update(self, loss: float, mean_dice: float | None, epoch: int) -> bool:
+        """Take the validation after `epoch` into account; returns whether it is better than all before.
+
+        A Dice that is not defined, or a loss that is not a number, is never better.
+        """
+        value = -loss if self.config.watch == "loss" else mean_dice
+        if value is None or not value > self.value:
+            return False
+        self.value, self.epoch = value, epoch
+        return True
+
+    def is_too_old(self, epoch: int) -> bool:
+        """Whether so many epochs have passed without a better one, after `epoch`, that the training is to end."""
+        return 0 < self.config.early_stopping <= epoch - self.epoch
+
+    def state(self) -> dict[str, float]:
+        """What must be saved to continue."""
+        return {"value": self.value, "epoch": self.epoch}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """Continue from a saved state."""
+        self.value, self.epoch = state["value"], int(state["epoch"])

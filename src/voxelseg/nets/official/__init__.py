@@ -97,6 +97,17 @@ def convert(kind: str, state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     return _renamed(kind, state_dict)[0]
 
 
+def official_kind(model: str) -> str | None:
+    """The kind of official weights that fits the network that `create_model` knows as `model`; None: there is none."""
+    return next((kind for kind in _RENAME if model == kind or model.startswith(f"{kind}_")), None)
+
+
+def differing_options(model: Network, kind: str) -> list[str]:
+    """Options without weights, as "shift = (0,)", that the authors' code has and `model` has not."""
+    config: Any = model.config
+    return [f"{name} = {value!r}" for name, value in _RELEASED.get(kind, {}).items() if getattr(config, name) != value]
+
+
 def load_official(model: Network, kind: str, state_dict: Mapping[str, Any]) -> LoadReport:
     """Load weights of the authors' code into `model`; returns what became of each tensor.
 
@@ -123,16 +134,12 @@ def load_official(model: Network, kind: str, state_dict: Mapping[str, Any]) -> L
         )
     matched = {key: weights[key] for key in own if key in weights and key not in unfit}
     model.load_state_dict({**own, **matched})
-    config: Any = model.config
-    differing = [
-        f"{name} = {value!r}" for name, value in _RELEASED.get(kind, {}).items() if getattr(config, name) != value
-    ]
     return LoadReport(
         matched=tuple(matched),
         left_out=(*surplus, *unused),
         missing=tuple(absent),
         mismatched=tuple(unfit),
-        differing=tuple(differing),
+        differing=tuple(differing_options(model, kind)),
     )
 
 

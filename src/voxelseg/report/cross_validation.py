@@ -1,0 +1,82 @@
+"""What the report says about a cross-validation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from voxelseg.evaluate import Evaluation
+from voxelseg.evaluate.cross_validation import MEANING, CrossValidation
+from voxelseg.evaluate.intervals import MetricIntervals
+from voxelseg.evaluate.table import fold_spread, format_interval, format_score, postprocessing_in_words
+from voxelseg.metrics import METRICS
+from voxelseg.report.facts import counted
+
+Rows = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Mean and interval of each metric by class, before or after the postprocessing."""
+
+    title: str
+    titles: tuple[str, ...]
+    rows: Rows
+    """The last one is that of all classes."""
+
+
+@dataclass(frozen=True)
+class CrossValidationPart:
+    """Sentences and tables."""
+
+    sentences: tuple[str, ...]
+    scores: tuple[ScoreTable, ...]
+    candidates: Rows
+    """What the choice of the postprocessing looked at: name, whether kept, Dice before and after, cases with a higher
+    and with a lower Dice."""
+
+
+def cross_validation_part(found: CrossValidation) -> CrossValidationPart:
+    """What the section on it says."""
+    spreads = "; ".join(f"{_heading(key)} {fold_spread(found, key)}" for key in METRICS)
+    cases, patients = counted(len(found.pooled.cases), "held-out case"), counted(found.patients, "patient")
+    sentences = (
+        f"{cases} of {patients}, each predicted by a network that has not seen the patient. {MEANING}",
+        f"Means of the {len(found.folds)} folds: {spreads}.",
+        postprocessing_in_words(found),
+    )
+    tables = [_score_table("Predictions as they are", found.pooled, found.intervals)]
+    if found.postprocessed is not None:
+        tables.append(_score_table("After the postprocessing", found.postprocessed, found.postprocessed_intervals))
+    candidates = tuple(
+        (
+            one.keep_largest_of,
+            "yes" if one.chosen else "no",
+            format_score(one.before, ""),
+            format_score(one.after, ""),
+            str(one.improved),
+            str(one.worsened),
+        )
+        for one in found.candidates
+    )
+    return CrossValidationPart(tuple(one for one in sentences if one), tuple(tables), candidates)
+
+
+def _heading(key: str) -> str:
+    """Such as "HD95 (mm)"."""
+    metric = METRICS[key]
+    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
+
+
+def _score_table(title: str, scores: Evaluation, intervals: Mapping[str, MetricIntervals]) -> ScoreTable:
+    titles = [part for key in METRICS for part in (_heading(key), "95 % interval")]
+    rows = [(name, *_cells(scores, intervals, name)) for name in scores.classes]
+    return ScoreTable(title, ("Class", *titles), (*rows, ("All classes", *_cells(scores, intervals, None))))
+
+
+def _cells(scores: Evaluation, intervals: Mapping[str, MetricIntervals], name: str | None) -> list[str]:
+    """Mean and interval of each metric for a class, or for all of them."""
+    cells = []
+    for key, metric in METRICS.items():
+        mean = scores.mean(key) if name is None else scores.spread(key, name).mean
+        interval = intervals[key].mean if name is None else intervals[key].classes[name]
+        cells += [format_score(mean, metric.unit), format_interval(interval, metric.unit)]
+    return cells

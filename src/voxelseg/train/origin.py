@@ -1,0 +1,173 @@
+"""Weights that a training may start from: where they lie, whose they are, and what they were trained on."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from voxelseg.checkpoint import MODEL_FILE, Checkpoint, load_checkpoint
+from voxelseg.data.labels import LabelScheme
+from voxelseg.data.wording import some
+from voxelseg.errors import CheckpointError, ConfigError
+from voxelseg.files import sha256_of_file
+from voxelseg.nets.official import convert, official_kind, read_official
+from voxelseg.plan.plan import Plan
+
+_REMEDY = "Name the folder of a run, one of its model files (RUN/fold_0/model.safetensors), or a file of the authors."
+SPACING_TOLERANCE = 0.1
+"""Spacings count as the same up to this share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Weights to start from, under the names used here."""
+
+    path: Path
+    checksum: str
+    """SHA-256 of what decides their meaning: of a file of the authors, or of a model of ours without its provenance."""
+    what: str
+    """For people: whose network they are of."""
+    weights: Mapping[str, Tensor]
+    kind: str | None = None
+    """Whose code wrote a file of the authors; None for a model of ours."""
+    checkpoint: Checkpoint | None = None
+    """The model of ours."""
+
+
+def origin_file(init: str, fold: int) -> Path:
+    """The file that `transfer.init` means for a fold: that of the same fold, if `init` is the folder of a run.
+
+    ConfigError if there is none.
+    """
+    path = Path(init)
+    if path.is_file():
+        return path
+    for candidate in (path / MODEL_FILE, path / f"fold_{fold}" / MODEL_FILE):
+        if candidate.is_file():
+            return candidate
+    if not path.exists():
+        raise ConfigError(f"transfer.init: there is no {path}. {_REMEDY}")
+    finished = _finished_folds(path)
+    if finished:
+        raise ConfigError(
+            f"transfer.init: the run {path} has no finished model of fold {fold}. Train that fold first, or choose a "
+            f"model for all folds, as {finished[0]}: held-out cases of this run may then be among those it has seen."
+        )
+    raise ConfigError(f"transfer.init: {path} holds no finished model. {_REMEDY}")
+
+
+def origin_checksums(init: str) -> dict[str, str]:
+    """Checksum of each file that `transfer.init` may mean, by its name: of every finished fold, if it is a run."""
+    path = Path(init)
+    files = (
+        [path] if path.is_file() else [file for file in (path / MODEL_FILE, *_finished_folds(path)) if file.is_file()]
+    )
+    return {str(file.relative_to(path)) if file != path else file.name: _checksum(file) for file in files}
+
+
+def _finished_folds(run: Path) -> list[Path]:
+    return sorted(run.glob(f"fold_*/{MODEL_FILE}"))
+
+
+def _checksum(file: Path) -> str:
+    return load_checkpoint(file).fingerprint() if is_model_file(file) else sha256_of_file(file)
+
+
+def is_model_file(path: Path) -> bool:
+    """Whether a file is a model of ours rather than one of the authors; CheckpointError for a damaged safetensors."""
+    if path.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "voxelseg" in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged or not a file of weights ({error}). Restore it from a copy.") from error
+
+
+def read_origin(path: Path, *, model: str) -> Origin:
+    """The weights in `path`: a model of ours, or weights that the authors of the network `model` trained.
+
+    ConfigError if no such authors' weights are known, CheckpointError for a damaged file or one of another network.
+    """
+    if is_model_file(path):
+        checkpoint = load_checkpoint(path)
+        return Origin(
+            path=path,
+            checksum=checkpoint.fingerprint(),
+            what=checkpoint.model,
+            weights=checkpoint.weights,
+            checkpoint=checkpoint,
+        )
+    kind = official_kind(model)
+    if kind is None:
+        raise ConfigError(
+            f"transfer.init: {path} is no model of voxelseg, and no authors' weights are known for {model}. {_REMEDY}"
+        )
+    try:
+        weights = convert(kind, read_official(path))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return Origin(path=path, checksum=sha256_of_file(path), what=f"the authors' {kind}", weights=weights, kind=kind)
+
+
+def same_classes(origin: Origin, labels: LabelScheme) -> bool:
+    """Whether the heads of `origin` tell the classes of `labels` apart, as far as is known: authors do not say."""
+    return origin.checkpoint is None or origin.checkpoint.labels.classes == labels.classes
+
+
+def differences(origin: Origin, plan: Plan) -> list[str]:
+    """In what the images that `origin` was trained on differ from those of `plan`, in words; unknown for authors'."""
+    if origin.checkpoint is None:
+        return [
+            "What the weights were trained on is not in the file: compare spacing, intensities and channels yourself."
+        ]
+    theirs = origin.checkpoint.plan
+    found = []
+    if any(abs(a - b) > SPACING_TOLERANCE * b for a, b in zip(theirs.spacing_mm, plan.spacing_mm, strict=True)):
+        found.append(
+            f"Trained at {_size(theirs.spacing_mm)} mm per voxel, here {_size(plan.spacing_mm)} mm: things look larger "
+            f"or smaller. --set plan.spacing_mm={_list(theirs.spacing_mm)} takes over theirs."
+        )
+    if theirs.axes != plan.axes:
+        found.append(f"Trained with canonical axes {_list(theirs.axes)} as D, H, W, here {_list(plan.axes)}.")
+    if theirs.channels != plan.channels:
+        found.append(f"Trained on the channels {', '.join(theirs.channels)}, here {', '.join(plan.channels)}.")
+    if theirs.normalization != plan.normalization:
+        here, there = (", ".join(rule.kind for rule in one.normalization) for one in (plan, theirs))
+        with_numbers = " with other numbers" if here == there else ""
+        found.append(f"Trained on intensities normalised by {there}, here by {here}{with_numbers}.")
+    return found
+
+
+def seen_inputs(provenance: Mapping[str, Any]) -> set[str]:
+    """SHA-256 of every scan and label map that a model was trained on, or what it started from."""
+    own = {one for files in provenance["train_cases_sha256"].values() for one in files}
+    return own | set((provenance.get("transfer") or {}).get("seen_sha256", ()))
+
+
+def leaks(origin: Origin, held_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """A warning if cases that are to judge the training are among those that `origin` was trained on.
+
+    `held_out` has the checksums of each case's files. Its first scan decides: label maps of several cases may be equal.
+    """
+    seen = set() if origin.checkpoint is None else seen_inputs(origin.checkpoint.provenance)
+    known = [case for case, files in held_out.items() if files[0] in seen]
+    if not known:
+        return []
+    warning = (
+        f"{len(known)} of {len(held_out)} held-out cases were among those that the weights were trained on "
+        f"({some(known)}): the scores of this fold will be too good. Start from the same fold of a run with the same "
+        "folds, or from weights of other data."
+    )
+    return [warning]
+
+
+def _size(values: Iterable[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)
+
+
+def _list(values: Iterable[float]) -> str:
+    return f"[{','.join(f'{value:g}' for value in values)}]"

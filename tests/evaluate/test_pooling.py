@@ -1,0 +1,27 @@
+import math
+
+import pytest
+
+from voxelseg.evaluate import ClassScore, Evaluation
+from voxelseg.evaluate.pooling import pool
+from voxelseg.metrics import METRICS
+
+
+def fold(dice_of_cases, notes=()):
+    scores = (ClassScore(case, "liver", dict.fromkeys(METRICS, dice), 1.0, 1.0) for case, dice in dice_of_cases.items())
+    return Evaluation(tuple(scores), 2.0, notes)
+
+
+def test_each_case_of_all_folds_is_there_once():
+    pooled, origin = pool({"0": fold({"a": 0.2, "b": 0.4}, ("near",)), "1": fold({"c": 0.9}, ("near", "far"))})
+    assert pooled.values("dice", "liver") == {"a": 0.2, "b": 0.4, "c": 0.9}
+    assert pooled.mean("dice") == pytest.approx(0.5)  # over cases; the mean of the folds' means is 0.6
+    assert origin == {"a": ("a", "0"), "b": ("b", "0"), "c": ("c", "1")}
+    assert (pooled.tolerance_mm, pooled.notes) == (2.0, ("near", "far"))
+
+
+def test_a_case_that_two_folds_held_out_is_named_with_each():
+    pooled, origin = pool({"0": fold({"a": 0.2, "b": math.nan}), "3": fold({"a": 0.8})})
+    assert pooled.cases == ("a (fold 0)", "b", "a (fold 3)")
+    assert origin["a (fold 3)"] == ("a", "3")
+    assert pooled.notes == ("1 case was held out in several folds, and each such prediction counts as a case.",)
