@@ -7,14 +7,16 @@ whose scans have the size of its patch, for one step, or one before and one afte
 step where the recipe accumulates several. Recipes with the same network, patch and batch are done once. Linux only.
 
 The process may hold `--memory-gb` (default: what is free). What does not fit is done patch by patch, whose gradients
-are added up, then with recomputing (train.checkpointing) besides; the table says so. Seconds are those of the steps and
-of a running validation with one patch; memory is the process's peak, imports and preprocessing included.
+are added up, then with recomputing (train.checkpointing) besides, or with half the patch; the table says so. Seconds
+are those of the steps and of a running validation with one patch; memory is the process's peak, imports and
+preprocessing included.
 """
 
 import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,14 +40,22 @@ from voxelseg.volume import Volume
 NUM_CASES = 2
 PLANNED_SHAPE = (64, 64, 64)
 """Scans for recipes whose patch is the planner's."""
+SMALLEST_PATCH = {
+    "mednext": [16, 16, 32],
+    "uxnet": [32, 16, 16],
+    "e2enet": [64, 32, 32],
+    "logonet": [64, 32, 32],
+}
+"""By the first word of the network's name: its divisor, with more than one voxel at the lowest resolution."""
 _PATCH_BY_PATCH = ("train.crops_per_case=1", "plan.batch_size=1", "train.accumulate={batch}")
 FORMS: dict[str, tuple[str, ...]] = {
     "whole batch": (),
     "patch by patch": _PATCH_BY_PATCH,
     "patch by patch, recomputing": (*_PATCH_BY_PATCH, "train.checkpointing=true"),
+    "patch by patch, half as deep": (*_PATCH_BY_PATCH, "plan.patch_size={half}"),
 }
-"""How a step may be done, and the settings for it, given the recipe's batch; the next one is tried where one does not
-fit."""
+"""How a step may be done, and the settings for it, given the recipe's batch and half its patch; the next one is tried
+where one does not fit."""
 
 
 @dataclass(frozen=True)
@@ -153,26 +163,29 @@ def distinct(recipes: Iterable[Recipe]) -> list[Recipe]:
     return list(found.values())
 
 
-def measure(recipe: Recipe, *, threads: int, memory_gb: float) -> Step:
-    """One step of `recipe` in a process of its own, in the first of FORMS that fits `memory_gb`."""
-    last, batch = "", recipe.settings["plan"].get("batch_size", 1)
-    for form, settings in FORMS.items():
-        if "train.checkpointing=true" in settings and not _can_recompute(recipe):
+def measure(recipe: Recipe, *, threads: int, memory_gb: float, settings: Sequence[str] = ()) -> Step:
+    """One step of `recipe` with `settings` in a process of its own, in the first of FORMS that fits `memory_gb`."""
+    reason = "no form"
+    batch = recipe.settings["plan"].get("batch_size", 1)
+    depth, *plane = recipe.settings["plan"].get("patch_size", PLANNED_SHAPE)
+    for form, of_form in FORMS.items():
+        if "train.checkpointing=true" in of_form and not _can_recompute(recipe):
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, recipe.name, "--child", folder, "--memory-gb", str(memory_gb)]
-            extra = [
-                word
-                for setting in (*settings, f"train.threads={threads}")
-                for word in ("--set", setting.format(batch=batch))
-            ]
-            done = subprocess.run([*command, *extra], capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                return Step(recipe.name, form, **json.loads(done.stdout.splitlines()[-1]))
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        if "memory" not in last:
+        filled = [setting.format(batch=batch, half=[depth // 2, *plane]) for setting in of_form]
+        done = _run_child(recipe, [*settings, *filled, f"train.threads={threads}"], memory_gb)
+        if done.returncode == 0:
+            return Step(recipe.name, form, **json.loads(done.stdout.splitlines()[-1]))
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        if "memory" not in reason and done.returncode != -signal.SIGKILL:  # which the kernel sends when none is left
             break
-    return Step(recipe.name, f"failed: {last}", 0, float("nan"), float("nan"), float("nan"))
+    return Step(recipe.name, f"failed: {reason}", 0, float("nan"), float("nan"), float("nan"))
+
+
+def _run_child(recipe: Recipe, settings: Sequence[str], memory_gb: float) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, recipe.name, "--child", folder, "--memory-gb", str(memory_gb)]
+        given = [word for setting in settings for word in ("--set", setting)]
+        return subprocess.run([*command, *given], capture_output=True, text=True, check=False)
 
 
 def _can_recompute(recipe: Recipe) -> bool:

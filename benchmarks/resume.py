@@ -5,15 +5,15 @@
 One small training for each of the four networks and one of E2ENet with dynamic sparse feature fusion, on a phantom, in
 deterministic mode and with lengths in steps; each has other settings, so that every part of the state is needed. It
 runs once undisturbed. Then `voxelseg train` is started and killed, after a delay from the first line that it writes to
-its log, drawn evenly up to the time that the undisturbed training took, and every third time in the middle of the next
-file that it writes then; sometimes with its worker processes and sometimes alone. It is started again, until it has
-come to its end in spite of that; then in a fresh folder, until the kills are used up. Each time it comes to its end,
-weights, best weights, log and predictions must equal the undisturbed ones bit for bit, and no temporary file may be
-left.
+its log, drawn evenly up to the time that the rest of the training takes undisturbed, and every third time in the middle
+of the next file that it writes then; sometimes with its worker processes and sometimes alone. It is started again,
+until it has come to its end in spite of that; then in a fresh folder, until the kills are used up. Each time it comes
+to its end, weights, best weights, log and predictions must equal the undisturbed ones bit for bit, and no temporary
+file may be left.
 
 Just before each other kill the process writes down what it is doing (faulthandler): the table counts in what the kills
-came.
-Exit code 1 if anything differs.
+came. `seconds` are those of the undisturbed training, from the first line of its log to the last, and `ended` counts
+how often it came to its end after kills. Exit code 1 if anything differs.
 """
 
 import argparse
@@ -99,6 +99,8 @@ class Training:
         self.name = name
         self.data = data
         self.folder = folder
+        self.seconds = 0.0
+        """Of the whole training, undisturbed, once that is known."""
 
     def arguments(self, run: Path) -> list[str | Path]:
         """Of `voxelseg`."""
@@ -107,15 +109,17 @@ class Training:
         return ["train", self.data, "--out", run, "--work", self.folder / "work", "--model", model, *COMMON, *chosen]
 
     def undisturbed(self) -> float:
-        """Train once; returns the seconds that training took."""
+        """Train once; returns the seconds from the first line of the log to the last."""
         run_command(self.arguments(self.folder / "undisturbed"))
         log = read_log(self.folder / "undisturbed" / "fold_0" / "log.jsonl")
-        return float(log[-1]["time"] - log[0]["time"])
+        self.seconds = float(log[-1]["time"] - log[0]["time"])
+        return self.seconds
 
-    def killed(self, run: Path, delay: float, *, with_workers: bool, while_saving: bool) -> str | None:
-        """What the training in `run` did when it was killed `delay` seconds after its first line; None if it ended.
+    def killed(self, run: Path, moment: float, *, with_workers: bool, while_saving: bool) -> str | None:
+        """What the training in `run` did when it was killed; None if it ended before.
 
-        With `while_saving` once a file is being written after that.
+        That is when the share `moment` of the time is over that the rest of the training takes, and with `while_saving`
+        once a file is being written after that.
         """
         log, report = run / "fold_0" / "log.jsonl", self.folder / "report.txt"
         before = _last_start(log)
@@ -123,7 +127,7 @@ class Training:
         with tempfile.TemporaryFile("w+") as words:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=words, start_new_session=True)
             _wait(process, FIRST_LINE_WITHIN_S, lambda: _last_start(log) != before)
-            _wait(process, delay)
+            _wait(process, moment * self._seconds_left(log))
             if while_saving:
                 _wait(process, FIRST_LINE_WITHIN_S, lambda: any(log.parent.glob(f"{TEMPORARY_PREFIX}*")))
             if process.poll() is None:
@@ -140,6 +144,11 @@ class Training:
                 raise CorruptError(message)
         return None
 
+    def _seconds_left(self, log: Path) -> float:
+        """What a training takes that has just begun or gone on."""
+        _, step = _last_start(log) or (0.0, 0)
+        return self.seconds * (1 - step / (EPOCHS * STEPS_PER_EPOCH))
+
 
 def _wait(process: subprocess.Popen[bytes], seconds: float, until: Callable[[], bool] = lambda: False) -> None:
     """Wait so long, or until the process has ended or `until` is true."""
@@ -148,10 +157,10 @@ def _wait(process: subprocess.Popen[bytes], seconds: float, until: Callable[[], 
         time.sleep(0.002)
 
 
-def _last_start(log: Path) -> float | None:
-    """When the last process that wrote into `log` began to train."""
+def _last_start(log: Path) -> tuple[float, int] | None:
+    """When the last process that wrote into `log` began to train, and from which step on."""
     events = [event for event in read_log(log) if event["event"] in ("start", "resume")]
-    return events[-1]["time"] if events else None
+    return (events[-1]["time"], events[-1]["step"]) if events else None
 
 
 def _phase(process: subprocess.Popen[bytes], report: Path) -> str:
@@ -178,9 +187,9 @@ def kill_and_resume(training: Training, *, kills: int, generator: random.Random)
     while outcome.kills < kills:
         run = training.folder / f"disturbed_{outcome.finished}"
         while outcome.kills < kills:
-            delay = generator.uniform(0.0, outcome.seconds)
+            moment = generator.random()
             with_workers, while_saving = generator.random() < 0.5, outcome.kills % 3 == 2
-            doing = training.killed(run, delay, with_workers=with_workers, while_saving=while_saving)
+            doing = training.killed(run, moment, with_workers=with_workers, while_saving=while_saving)
             if doing is None:
                 break
             outcome.kills += 1
@@ -196,10 +205,22 @@ def kill_and_resume(training: Training, *, kills: int, generator: random.Random)
     return outcome
 
 
-def _line(outcome: Outcome) -> str:
-    phases = "".join(f"{outcome.phases[phase]:>12}" for phase in ("training", "validation", "saving", "else"))
+HEADER = ("network", "kills", "steps", "seconds", "in training", "validation", "saving", "else", "ended", "identical")
+
+
+def _line(values: Sequence[object]) -> str:
+    first, *others = map(str, values)
+    return f"{first:16}" + "".join(
+        f"{value:>{len(title) + 2}}" for title, value in zip(HEADER[1:], others, strict=True)
+    )
+
+
+def _values(outcome: Outcome) -> list[object]:
+    """Of the columns of the table."""
+    phases = [outcome.phases[phase] for phase in ("training", "validation", "saving", "else")]
     identical = "NO" if outcome.difference else "yes"
-    return f"{outcome.name:16}{outcome.kills:>7}{EPOCHS * STEPS_PER_EPOCH:>7}{phases}{outcome.finished:>7}  {identical}"
+    seconds = f"{outcome.seconds:.1f}"
+    return [outcome.name, outcome.kills, EPOCHS * STEPS_PER_EPOCH, seconds, *phases, outcome.finished, identical]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -215,16 +236,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         data = make_phantom(folder / "data", num_training=4, num_test=1)
-        print(
-            f"{'network':16}{'kills':>7}{'steps':>7}{'in training':>12}{'validation':>12}{'saving':>12}{'else':>12}"
-            f"{'ended':>7}  identical",
-            flush=True,
-        )
+        print(_line(HEADER), flush=True)
         for number, name in enumerate(names):
             kills = options.kills // len(names) + (number < options.kills % len(names))
             training = Training(name, data, folder / f"{number}")
             outcomes.append(kill_and_resume(training, kills=kills, generator=generator))
-            print(_line(outcomes[-1]), flush=True)
+            print(_line(_values(outcomes[-1])), flush=True)
     differences = [outcome.difference for outcome in outcomes if outcome.difference]
     print(f"{sum(outcome.kills for outcome in outcomes)} kills, {len(differences)} trainings that ended differently")
     if differences:

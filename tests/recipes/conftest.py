@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
-from recipes import train_one_step, write_phantom  # benchmarks/recipes.py
+from recipes import SMALLEST_PATCH, train_one_step, write_phantom  # benchmarks/recipes.py
 
 from voxelseg.data import Dataset
 from voxelseg.data.convert import find_public_data
@@ -14,13 +14,6 @@ from voxelseg.plan.fingerprint import Fingerprint, compute_fingerprint
 from voxelseg.recipes import Recipe, find_recipe
 
 SHAPE = (20, 24, 32)
-SMALLEST_PATCH = {
-    "mednext": [16, 16, 32],
-    "uxnet": [32, 16, 16],
-    "e2enet": [64, 32, 32],
-    "logonet": [64, 32, 32],
-}
-"""By the first word of the network's name: its divisor, with more than one voxel at the lowest resolution."""
 
 
 @pytest.fixture(scope="session")

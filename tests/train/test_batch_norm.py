@@ -2,16 +2,16 @@ import pytest
 import torch
 from torch import nn
 
-from voxelseg.nets import create_model
+from voxelseg.nets import create_model, logonet
 from voxelseg.train.batch_norm import ProcessesBatchNorm, synchronise_batch_norms
 
 # That several processes compute what one does is tested in test_distributed.py.
 
 
-def small_logonet() -> nn.Module:
+def small_logonet(**more) -> nn.Module:
     torch.manual_seed(0)
     options = {"dims": (4, 6), "depths": (1, 1), "mlp_ratios": (2, 2), "local_stages": 1, "cubes_per_axis": (1, 2, 2)}
-    return create_model("logonet", in_channels=1, num_classes=3, **options)
+    return create_model("logonet", in_channels=1, num_classes=3, **options, **more)
 
 
 def test_every_batch_norm_is_replaced_and_names_parameters_and_buffers_stay():
@@ -43,3 +43,19 @@ def test_settings_and_mode_are_kept(mode):
     synchronise_batch_norms(network)
     (layer,) = network
     assert (layer.eps, layer.momentum, layer.affine, layer.training) == (0.1, None, False, mode)
+
+
+def test_networks_whose_norms_exchange_statistics_run_one_after_the_other(monkeypatch):
+    network = small_logonet(local_execution="batch").eval()
+    as_one = []
+    monkeypatch.setattr(
+        logonet,
+        "run_as_one",
+        lambda nets, parts: as_one.append(len(nets)) or [net(part) for net, part in zip(nets, parts, strict=True)],
+    )
+    x = torch.randn(2, 1, 8, 16, 16)
+    with torch.no_grad():
+        network(x)
+        synchronise_batch_norms(network)
+        network(x)
+    assert as_one == [4]  # 1 x 2 x 2 parts, before the norms were changed

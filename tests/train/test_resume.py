@@ -137,6 +137,7 @@ def test_the_combinations_do_what_they_are_named_for(prepared, tmp_path):
     assert [one["update"] for one in told["gradient growth"] if one["event"] == "topology"] == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_continuing_with_other_workers_gives_the_same_bits(prepared, tmp_path, workers):
     settings = {"augmentation": AugmentationConfig(), "accumulate": 2, "epochs": 2}

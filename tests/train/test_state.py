@@ -1,8 +1,11 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 
 from voxelseg.errors import CheckpointError, VoxelsegError, memory_ran_out
-from voxelseg.train.state import STATE_FILE
+from voxelseg.train.state import STATE_FILE, random_states, read_state, restore_random_states
 
 
 @pytest.mark.parametrize("damage", ["truncated", "overwritten", "other network"])
@@ -81,3 +84,24 @@ def test_a_full_disk_is_reported_and_the_old_state_kept(prepared, tmp_path, monk
         trainer.save_state()
     assert (tmp_path / STATE_FILE).read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", STATE_FILE]
+
+
+def test_all_global_generators_go_on_where_they_stood():
+    cpu = torch.device("cpu")
+
+    def draws():
+        return random.random(), np.random.normal(), torch.rand(3).tolist()  # noqa: NPY002
+
+    np.random.normal()  # noqa: NPY002 - of the two that it draws at once, one is kept for the next call
+    states = random_states(cpu)
+    expected = draws()
+    assert draws() != expected
+    restore_random_states(states, cpu)
+    assert draws() == expected
+
+
+def test_without_a_state_nothing_is_restored(tmp_path):
+    def restore(state):
+        raise AssertionError
+
+    assert not read_state(tmp_path / STATE_FILE, restore)
