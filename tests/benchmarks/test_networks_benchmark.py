@@ -1,14 +1,9 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import networks
 import pytest
 
 from voxelseg.nets import create_model
-
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "networks.py"
 
 
 def test_monais_network_is_of_the_same_size():
@@ -18,13 +13,12 @@ def test_monais_network_is_of_the_same_size():
 
 
 @pytest.mark.slow
-def test_a_tiny_network_is_measured_in_every_form(tmp_path):
+def test_a_tiny_network_is_measured_in_every_form(tmp_path, capsys):
     out = tmp_path / "rows.json"
     network = ["--network", '["unet_s", {"width": 2, "strides": [1, 2]}]', "--patch", "8", "8", "16"]
-    command = [sys.executable, str(SCRIPT), "--threads", "1", "--repeats", "1", "--out", str(out), *network]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    networks.main(["--threads", "1", "--repeats", "1", "--out", str(out), *network])
     rows = json.loads(out.read_text())["rows"]
     assert [row["form"] for row in rows] == ["plain", "plain, kept", "fast, kept", "fast, fused"]
     assert all(row["forward_s"] > 0 and row["peak_mb"] > 10 for row in rows)
     assert [row["step_s"] is None for row in rows] == [False, False, False, True]
-    assert "unet_s width=2" in done.stdout
+    assert "unet_s width=2" in capsys.readouterr().out

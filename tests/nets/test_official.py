@@ -216,6 +216,12 @@ def test_damaged_files_say_so(tmp_path, name):
         read_official(tmp_path / name)
 
 
+def test_a_text_is_no_file_of_weights(tmp_path):
+    (tmp_path / "weights.pth").write_text("hello")  # to a pickle an h is a place in a memory that it has not filled
+    with pytest.raises(CheckpointError, match=r"weights.pth: damaged or not a file of weights \(KeyError\)"):
+        read_official(tmp_path / "weights.pth")
+
+
 @pytest.mark.parametrize(
     ("model", "kind"),
     [
