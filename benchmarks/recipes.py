@@ -1,10 +1,11 @@
 """Does every published training start at its full size? One real step of each recipe on a phantom of its shape.
 
-    python benchmarks/recipes.py [NAME ...] --out recipes.json [--threads 2] [--memory-gb 20]
+    python benchmarks/recipes.py [NAME ...] --out recipes.json [--threads 2] [--memory-gb 20] [--smallest]
 
 Each recipe runs as `voxelseg train --recipe NAME` in a process of its own: on a data set with its channels and classes,
 whose scans have the size of its patch, for one step, or one before and one after the kernels grow, and one batch to a
-step where the recipe accumulates several. Recipes with the same network, patch and batch are done once. Linux only.
+step where the recipe accumulates several. Recipes with the same network, patch and batch are done once; `--smallest`
+does all of them, with the smallest patch that their network takes. Linux only.
 
 The process may hold `--memory-gb` (default: what is free). What does not fit is done patch by patch, whose gradients
 are added up, then with recomputing (train.checkpointing) besides, or with half the patch; the table says so. Seconds
@@ -40,14 +41,14 @@ from voxelseg.volume import Volume
 NUM_CASES = 2
 PLANNED_SHAPE = (64, 64, 64)
 """Scans for recipes whose patch is the planner's."""
-SMALLEST_PATCH = {
+_SMALLEST_PATCH = {
     "mednext": [16, 16, 32],
     "uxnet": [32, 16, 16],
     "e2enet": [64, 32, 32],
     "logonet": [64, 32, 32],
 }
 """By the first word of the network's name: its divisor, with more than one voxel at the lowest resolution."""
-_PATCH_BY_PATCH = ("train.crops_per_case=1", "plan.batch_size=1", "train.accumulate={batch}")
+_PATCH_BY_PATCH = ("plan.batch_size=1", "train.accumulate={batch}")
 FORMS: dict[str, tuple[str, ...]] = {
     "whole batch": (),
     "patch by patch": _PATCH_BY_PATCH,
@@ -112,6 +113,11 @@ def write_phantom(public: PublicDataset, folder: Path, shape: Shape, *, spacing_
     return folder
 
 
+def smallest_patch(recipe: Recipe) -> list[int]:
+    """The smallest patch (D, H, W) that the network of `recipe` takes."""
+    return _SMALLEST_PATCH[recipe.model.split("_")[0]]
+
+
 def one_step_settings(recipe: Recipe) -> list[str]:
     """Settings with which a training by `recipe` ends after one step of one batch, and predicts by single windows."""
     stages = 2 if "grow_kernel" in recipe.settings["train"] else 1
@@ -145,16 +151,15 @@ def train_one_step(recipe: Recipe, folder: Path, settings: Sequence[str] = (), *
     return [json.loads(line) for line in lines]
 
 
-def distinct(recipes: Iterable[Recipe]) -> list[Recipe]:
-    """One recipe for each network, with its options, and each patch, batch and growth."""
+def distinct(recipes: Iterable[Recipe], *, by_size: bool = True) -> list[Recipe]:
+    """One recipe for each network with its options and growth, and unless not `by_size` each patch and batch of it."""
     found: dict[str, Recipe] = {}
     for recipe in recipes:
         train, plan = recipe.settings["train"], recipe.settings["plan"]
         same = [
             recipe.model,
             recipe.settings.get("model"),
-            plan.get("patch_size"),
-            plan.get("batch_size"),
+            *([plan.get("patch_size"), plan.get("batch_size")] if by_size else []),
             train.get("deep_supervision"),
             train.get("grow_kernel"),
         ]
@@ -211,6 +216,11 @@ def _child(recipe: Recipe, folder: Path, settings: Sequence[str], memory_gb: flo
     print(json.dumps(measured))
 
 
+def _all_of(smallest: bool) -> list[Recipe]:
+    """Every recipe that starts from nothing, or one of each size."""
+    return [recipe for recipe in RECIPES.values() if not recipe.needs] if smallest else distinct(RECIPES.values())
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Step]:
     """Measure, print and write what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -220,17 +230,19 @@ def main(arguments: Sequence[str] | None = None) -> list[Step]:
     parser.add_argument(
         "--memory-gb", type=float, default=os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     )
+    parser.add_argument("--smallest", action="store_true", help="every recipe, with its network's smallest patch")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--set", action="append", default=[], dest="settings", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
-    chosen = [find_recipe(name) for name in given.names] or distinct(RECIPES.values())
+    chosen = [find_recipe(name) for name in given.names] or _all_of(given.smallest)
     if given.child is not None:
         _child(chosen[0], given.child, given.settings, given.memory_gb)
         return []
     print(f"{'recipe':32} {'steps':>5} {'loss':>8} {'seconds':>8} {'peak GB':>8}  form", flush=True)
     steps = []
     for recipe in chosen:
-        step = measure(recipe, threads=given.threads, memory_gb=given.memory_gb)
+        patch = [f"plan.patch_size={smallest_patch(recipe)}"] if given.smallest else []
+        step = measure(recipe, threads=given.threads, memory_gb=given.memory_gb, settings=patch)
         steps.append(step)
         print(
             f"{step.recipe:32} {step.steps:5} {step.loss:8.4f} {step.seconds:8.1f} {step.peak_gb:8.2f}  {step.form}",

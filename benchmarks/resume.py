@@ -65,7 +65,7 @@ TRAININGS: Mapping[str, Sequence[str]] = {
     ),
 }
 """Name of each training: its model, and its settings."""
-PHASES = {"saving": ("save_state", "save_checkpoint"), "validation": ("_validate",), "training": ("_take_step", "fit")}
+PHASES = {"saving": ("save_state", "save_checkpoint"), "validation": ("look",), "training": ("_take_step", "fit")}
 """What a process does, by the functions that it is in; the first that fits."""
 _STARTED_WITH_REPORTS = (
     "import faulthandler, signal, sys; "

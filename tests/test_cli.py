@@ -630,6 +630,8 @@ def test_slurm_writes_a_script_of_what_comes_after_two_dashes(voxelseg, data, tm
         (("DATA",), "Missing option '--out'"),
         (("DATA", "--out", "RUN", "--epoch", "3"), "No such option: --epoch"),
         (("DATA", "--out", "RUN", "--fold", "1"), r"--folds 2 gives each task its fold\. Leave --fold out"),
+        (("DATA", "--out", "RUN", "--set", "train.rl=1"), "train has no 'rl'"),
+        (("DATA", "--out", "RUN", "--recipe", "mednext"), r"unknown recipe 'mednext'"),
     ],
 )
 def test_slurm_refuses_what_a_training_cannot_be_given(voxelseg, tmp_path, arguments, message):

@@ -1,6 +1,8 @@
 """Documentation that is made from the code is up to date, and what pages point at exists."""
 
+import inspect
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from test_imports import STAGES
+from typer.main import get_group
 
+from voxelseg import cli
+from voxelseg.commands.configuring import what_to_train
 from voxelseg.geometry import Grid
 from voxelseg.io import write_volume
 from voxelseg.volume import Volume
@@ -57,6 +62,30 @@ def test_readme_leads_to_every_how_to_page():
     readme = (ROOT / "README.md").read_text()
     pages = [page.name for page in (ROOT / "docs" / "how-to").glob("*.md")]
     assert not [page for page in pages if f"(docs/how-to/{page})" not in readme]
+
+
+def commands_of(page):
+    """Words of every command of voxelseg in the blocks of a page, each without its options in brackets."""
+    lines = re.findall(r"^    .*", page.read_text().replace("\\\n", " "), re.MULTILINE)
+    found = [re.match(r"    (?:torchrun .* -m )?voxelseg (.+)", line) for line in lines]
+    return [shlex.split(re.sub(r"\[-[^]]*\]", "", match[1]), comments=True) for match in found if match]
+
+
+@pytest.mark.parametrize("page", (ROOT / "docs" / "how-to").glob("*.md"), ids=lambda page: page.stem)
+def test_commands_of_a_page_are_ones_that_can_be_given(page):
+    app = get_group(cli.app)
+    for name, *arguments in commands_of(page):
+        command = app.commands[name]
+        if name == "data":
+            command = command.commands[arguments.pop(0)]
+        with command.make_context(name, arguments) as context:
+            given = context.params
+        if name == "slurm":
+            with app.commands["train"].make_context("train", given["arguments"]) as context:
+                given = context.params
+        if name in ("train", "slurm"):
+            options = {key: given[key] for key in inspect.signature(what_to_train).parameters}
+            what_to_train(**{**options, "settings": options["settings"] or []})
 
 
 def test_python_lines_of_the_readme_run(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from voxelseg.files import (
     atomic_path,
     locked,
     read_json,
+    remove_file,
     sha256_of_file,
     sha256_of_json,
     write_json,
@@ -67,6 +68,16 @@ def test_parent_that_is_a_file_and_target_that_is_a_folder_are_errors(tmp_path: 
     with pytest.raises(VoxelsegError, match="Is a directory"):
         write_text(tmp_path / "folder", "x")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_file_is_removed_if_it_is_there_and_what_cannot_be_removed_is_an_error(tmp_path: Path):
+    (tmp_path / "old").touch()
+    remove_file(tmp_path / "old")
+    remove_file(tmp_path / "old")
+    assert not (tmp_path / "old").exists()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(VoxelsegError, match=r"folder: cannot be written"):
+        remove_file(tmp_path / "folder")
 
 
 def test_threads_may_write_at_once_and_files_get_the_users_permissions(tmp_path: Path):

@@ -3,6 +3,7 @@
 What a command is asked for goes to standard output, progress, remarks and errors to standard error.
 """
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -167,7 +168,8 @@ def train(
         str, typer.Option(metavar="FOLD", help="Held-out fold: 0, a list such as 0,1, or all: cross-validation.")
     ] = "0",
     epochs: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Length in epochs of 250 steps. [default: 1000]")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Length in epochs of train.steps_per_epoch steps. [default: 1000]"),
     ] = None,
     budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Length in time for each fold instead, such as 20m or 1h30m.")
@@ -186,9 +188,10 @@ def train(
     settings: Settings = None,
     workers: Workers = 2,
 ) -> None:
-    """Train on all folds but one and score the held-out one.
+    """Train on all folds but one and score the held-out cases, for one fold or several.
 
-    Plans and preprocesses first where needed. The same command continues after any interruption.
+    Plans and preprocesses first where needed. The same command continues after any interruption. When all folds are
+    finished, their scores are pooled, and it is chosen of which classes predictions keep only the largest component.
     """
     commands.train(
         data,
@@ -336,9 +339,13 @@ def slurm(
     ] = None,
 ) -> None:
     """Write a batch script that trains on a cluster and queues itself again before its time limit."""
+    from voxelseg.commands.configuring import what_to_train
+
+    # What a training cannot be given is said now, not when the job has come to its turn.
     training = typer.main.get_group(app).commands["train"]
-    with training.make_context("voxelseg train", [*arguments, *(["--fold=0"] if folds is not None else [])]):
-        pass  # what it cannot be given is said now, not when the job has come to its turn
+    with training.make_context("voxelseg train", [*arguments, *(["--fold=0"] if folds is not None else [])]) as context:
+        given = {**context.params, "settings": context.params["settings"] or []}
+        what_to_train(**{name: given[name] for name in inspect.signature(what_to_train).parameters})
     commands.slurm(
         out,
         arguments,
@@ -374,7 +381,7 @@ def models(
 
 @app.command(short_help="List the papers' trainings, or show all of one.")
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Recipe to show in full.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Recipe to show in full.")] = None,
     as_json: Json = False,
 ) -> None:
     """List the published trainings that --recipe knows, or show all of one: values, source, data, command."""
@@ -401,10 +408,9 @@ PublicData = Annotated[str, typer.Argument(metavar="NAME", help="Public data set
 def list_data(as_json: Json = False) -> None:
     """List the public data sets that the papers use: channels, classes and numbers of cases."""
     from voxelseg.commands.data import data_table
-    from voxelseg.commands.data import list_data as found
 
     if as_json:
-        print(json.dumps(found(), indent=2))
+        print(json.dumps(commands.list_data(), indent=2))
     else:
         Console().print(data_table())
 
@@ -413,10 +419,9 @@ def list_data(as_json: Json = False) -> None:
 def show_data(name: PublicData, as_json: Json = False) -> None:
     """Say all about one public data set: classes, where to get it, licence, pitfalls, what its folder looks like."""
     from voxelseg.commands.data import print_data
-    from voxelseg.commands.data import show_data as found
 
     if as_json:
-        print(json.dumps(found(name), indent=2))
+        print(json.dumps(commands.show_data(name), indent=2))
     else:
         print_data(name, Console())
 
@@ -435,9 +440,7 @@ def convert_data(
     Everything that is missing or wrong is listed before anything is written. The same command continues after an
     interruption.
     """
-    from voxelseg.commands.data import convert_data as convert
-
-    convert(name, source, out, how=how, console=_progress_console())
+    commands.convert_data(name, source, out, how=how, console=_progress_console())
 
 
 DATA_COMMANDS: dict[str, Callable[..., Any]] = {"list": list_data, "show": show_data, "convert": convert_data}

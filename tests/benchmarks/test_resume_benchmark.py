@@ -3,13 +3,17 @@ import random
 import pytest
 import resume as script
 
+from voxelseg import checkpoint
+from voxelseg.train.loop import Trainer
+from voxelseg.train.watch import Watch
+
 
 @pytest.mark.parametrize(
     ("functions", "phase"),
     [
         (["fsync", "atomic_path", "write_state", "save_state", "_end_epoch", "fit"], "saving"),
-        (["save_checkpoint", "<lambda>", "_validated", "_end_epoch", "fit"], "saving"),
-        (["forward", "__call__", "_validate", "_validated", "fit"], "validation"),
+        (["save_checkpoint", "<lambda>", "_keep_best", "_end_epoch", "fit"], "saving"),
+        (["forward", "__call__", "validate", "look", "_end_epoch", "fit"], "validation"),
         (["backward", "gradients", "_take_step", "fit"], "training"),
         (["predict_cases", "validate_fold"], "else"),
     ],
@@ -17,6 +21,11 @@ import resume as script
 def test_what_a_process_did_follows_from_its_functions(functions, phase):
     lines = ["Current thread 0x00007f (most recent call first):"]
     assert script.phase_of("\n".join([*lines, *(f'  File "x.py", line 3 in {name}' for name in functions)])) == phase
+
+
+def test_the_functions_that_phases_go_by_are_those_of_a_training():
+    there = {*vars(Trainer), *vars(Watch), *vars(checkpoint)}
+    assert {name for names in script.PHASES.values() for name in names} <= there
 
 
 class Writer:

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from voxelseg.commands import slurm
+from voxelseg.commands.cluster import seconds_of
 from voxelseg.errors import ConfigError
 
 STRANGE = ["my data", "--out", "$(touch here) `id` \"quoted\" 'twice'\nnew line", "--set", "plan.patch_size=[16,24,16]"]
@@ -35,7 +36,7 @@ def cluster(tmp_path):
         "srun": 'while [[ "$1" == --* ]]; do shift; done; exec "$@"',
         "torchrun": "",
         "voxelseg": 'echo $$ > "$RECORDS/id"; trap "exit 2" TERM; while [ "$LONG" ]; do sleep 0.1; done; exit $CODE',
-        "scontrol": 'if [ "$1" = show ]; then printf "node7\\nnode8\\n"; fi',
+        "scontrol": 'if [ "$1" = show ]; then printf "node7\\nnode8\\n"; else exit $REQUEUED; fi',
         "scancel": 'kill -TERM "$(cat "$RECORDS/id")"',
     }
     for name, does in behaviour.items():
@@ -50,6 +51,7 @@ def cluster(tmp_path):
             "SLURM_JOB_ID": "40012",
             "LONG": "",
             "CODE": "0",
+            "REQUEUED": "0",
             **variables,
         }
         return subprocess.Popen(["bash", str(script)], env=environment, cwd=tmp_path)
@@ -123,11 +125,17 @@ def test_an_array_gives_each_task_a_fold(tmp_path, cluster):
 
 
 @pytest.mark.parametrize(
-    ("variables", "job"),
-    [({}, "40012"), ({"SLURM_ARRAY_JOB_ID": "40010", "SLURM_ARRAY_TASK_ID": "3"}, "40010_3")],
-    ids=["job", "array"],
+    ("variables", "job", "code"),
+    [
+        ({}, "40012", 0),
+        ({"SLURM_ARRAY_JOB_ID": "40010", "SLURM_ARRAY_TASK_ID": "3"}, "40010_3", 0),
+        ({"REQUEUED": "1"}, "40012", 1),
+    ],
+    ids=["job", "array", "the cluster refuses"],
 )
-def test_before_the_time_limit_the_training_is_stopped_and_the_job_queued_again(tmp_path, cluster, variables, job):
+def test_before_the_time_limit_the_training_is_stopped_and_the_job_queued_again(
+    tmp_path, cluster, variables, job, code
+):
     start, calls = cluster
     script = slurm(tmp_path / "job.sh", ["DATA", "--out", "RUN"])
     process = start(script, LONG="1", **variables)
@@ -136,7 +144,7 @@ def test_before_the_time_limit_the_training_is_stopped_and_the_job_queued_again(
         assert time.monotonic() < ends
         time.sleep(0.05)
     process.send_signal(signal.SIGUSR1)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=20) == code
     assert calls("scancel") == [["--signal=TERM", job]]  # of an array, only this task
     assert calls("scontrol") == [["requeue", job]]
 
@@ -161,6 +169,7 @@ def test_lines_of_setup_come_before_the_training_as_they_are(tmp_path):
     [
         ({"time": "tomorrow"}, r"--time 'tomorrow': expected 24:00:00"),
         ({"time": "1:00\n#SBATCH --x"}, r"--time '1:00\\n#SBATCH --x': expected"),
+        ({"time": "0:10:00"}, r"--time 0:10:00: expected more than 10 minutes.* 5 minutes before its limit"),
         ({"partition": "a b"}, "--partition 'a b': expected the name"),
         ({"mem": "lots"}, "--mem 'lots': expected 64G"),
         ({"sbatch": ["account"]}, "--sbatch 'account': expected --account=NAME"),
@@ -177,6 +186,26 @@ def test_what_cannot_be_is_refused_and_nothing_written(tmp_path, settings, messa
     with pytest.raises(ConfigError, match=message):
         slurm(tmp_path / "job.sh", **{"arguments": ["DATA", "--out", "RUN"], **settings})
     assert not (tmp_path / "job.sh").exists()
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds"),
+    [
+        ("30", 30 * 60),
+        ("30:15", 30 * 60 + 15),
+        ("1:30:15", 90 * 60 + 15),
+        ("2-1", 49 * 3600),
+        ("2-1:30", 49 * 3600 + 30 * 60),
+        ("2-1:30:15", 49 * 3600 + 30 * 60 + 15),
+    ],
+)
+def test_times_in_all_forms_of_slurm(time, seconds):
+    assert seconds_of(time) == seconds
+
+
+def test_torchrun_leaves_the_training_time_to_stop(tmp_path):
+    text = slurm(tmp_path / "job.sh", ["DATA", "--out", "RUN"], gpus_per_node=2).read_text()
+    assert text.index("export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240") < text.index("torchrun --standalone")
 
 
 def test_it_says_what_to_run_next(tmp_path):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from voxelseg import commands, nets
 from voxelseg.checkpoint import load_checkpoint
-from voxelseg.cli import COMMANDS
+from voxelseg.cli import COMMANDS, DATA_COMMANDS
 from voxelseg.errors import CheckpointError, ConfigError, DataError
 from voxelseg.io import read_label, read_volume
 from voxelseg.plan.plan import read_plan
@@ -18,8 +18,9 @@ from voxelseg.preprocess.store import StoredCase
 
 
 def test_every_command_is_a_documented_function_of_the_same_name_with_the_same_arguments():
-    assert set(commands.__all__) == set(COMMANDS)
-    for name, command in COMMANDS.items():
+    of_functions = COMMANDS | {f"{name}_data": command for name, command in DATA_COMMANDS.items()}
+    assert set(commands.__all__) == set(of_functions)
+    for name, command in of_functions.items():
         function = getattr(commands, name)
         assert function.__name__ == name
         assert function.__doc__
@@ -203,31 +204,6 @@ def test_volumes_smaller_than_the_patch_are_trained_and_predicted(tiny_msd, trai
     assert list((run.fold_folder(0) / "validation").glob("*.nii.gz"))
 
 
-def test_options_stand_for_settings_and_a_recipe_for_many(monkeypatch, tiny_msd, tmp_path):
-    from voxelseg.commands import training
-
-    seen = {}
-
-    def stop(model, dataset, config):
-        seen.update(model=model, config=config)
-        raise ConfigError("far enough")
-
-    monkeypatch.setattr(training, "check_model", stop)
-    options = {"init": tmp_path / "a run", "grow_kernel": "3:5", "epochs": 7, "settings": ["train.lr=0.5"]}
-    with pytest.raises(ConfigError, match="far enough"):
-        training.train(tiny_msd, tmp_path / "run", recipe="mednext_s_k3_btcv", device="cpu", **options)
-    config = seen["config"]
-    assert seen["model"] == "mednext_s"
-    assert config.transfer.init == str(tmp_path / "a run")
-    assert (config.train.grow_kernel, config.train.epochs, config.train.lr) == ((3, 5), 7, 0.5)
-    assert config.plan["patch_size"] == [128, 128, 128]  # the recipe's
-    with pytest.raises(ConfigError, match="far enough"):
-        training.train(tiny_msd, tmp_path / "run", device="cpu")
-    assert seen["model"] == "mednext_s"
-    with pytest.raises(ConfigError, match="is a training of mednext_s, not of unet_s"):
-        training.train(tiny_msd, tmp_path / "run", recipe="mednext_s_k3_btcv", model="unet_s", device="cpu")
-
-
 @pytest.mark.slow
 def test_what_the_data_do_not_share_with_those_of_a_recipe_is_said_and_they_are_trained(tiny_msd, tmp_path, caplog):
     run = commands.train(
@@ -286,6 +262,12 @@ def test_a_model_file_alone_is_enough(tiny_run, tiny_msd, tmp_path):
     of_file = commands.predict(lone, scan, tmp_path / "a", device="cpu")
     of_run = commands.predict(tiny_run.folder, scan, tmp_path / "b", fold="0", device="cpu")
     np.testing.assert_array_equal(read_label(of_file["tiny_4"]).array, read_label(of_run["tiny_4"]).array)
+
+
+@pytest.mark.parametrize("option", [{"fold": "0"}, {"checkpoint": "best"}])
+def test_what_chooses_among_model_files_is_refused_where_one_is_named(tiny_run, tiny_msd, tmp_path, option):
+    with pytest.raises(ConfigError, match=rf"is one model file.*Leave out --{next(iter(option))}\."):
+        commands.predict(tiny_run.model, tiny_msd, tmp_path / "out", device="cpu", **option)
 
 
 def recorded(out):
@@ -416,6 +398,12 @@ def test_a_training_from_other_weights_shows_what_became_of_them(tiny_run, train
     assert "Weights from" not in console.export_text()
 
 
+def test_without_a_console_warnings_of_such_a_training_are_logged(tiny_run, train_tiny, tmp_path, caplog):
+    other = tiny_run.folder / "fold_1" / "model.safetensors"  # trained on what fold 0 holds out
+    train_tiny(tiny_run.data, tmp_path / "run", epochs=1, init=other)
+    assert f"{other}: 1 of 1 held-out cases were among those" in caplog.text
+
+
 def test_weights_that_do_not_fit_are_refused_before_a_run_is_made(tiny_run, train_tiny, tmp_path):
     with pytest.raises(CheckpointError, match=r"model.safetensors \(unet_s\) has .*transfer.least_share"):
         train_tiny(tiny_run.data, tmp_path / "run", init=tiny_run.folder, model="mednext_xs")
@@ -423,3 +411,11 @@ def test_weights_that_do_not_fit_are_refused_before_a_run_is_made(tiny_run, trai
         train_tiny(tiny_run.data, tmp_path / "run", init=tiny_run.folder, fold="0,2")
     assert not (tmp_path / "run" / "run.json").exists()
     train_tiny(tiny_run.data, tmp_path / "run", epochs=1, init=tiny_run.folder)  # the right weights go there
+
+
+def test_patterns_that_choose_nothing_are_refused_before_a_run_is_made(tiny_msd, train_tiny, tmp_path):
+    for setting in ("transfer.freeze=[nothing.*]", "transfer.lr_factors={nothing.*: 0.1}", "transfer.freeze=['*']"):
+        with pytest.raises(ConfigError, match=r"transfer.(freeze|lr_factors): "):
+            train_tiny(tiny_msd, tmp_path / "run", settings=[setting])
+    assert not (tmp_path / "run" / "run.json").exists()
+    assert not (tmp_path / "run" / "work" / "store").exists()

@@ -1,6 +1,5 @@
 """The commands `data list`, `data show` and `data convert`, and their command line."""
 
-import inspect
 import json
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from look_alikes import amos22, brats21, btcv
 from rich.console import Console
 
 from voxelseg.__main__ import main
-from voxelseg.cli import DATA_COMMANDS
 from voxelseg.commands import data
 from voxelseg.data import read_dataset
 from voxelseg.data.convert import PUBLIC_DATASETS
@@ -35,15 +33,6 @@ def voxelseg(monkeypatch, capsys, tmp_path):
         return code, captured.out, captured.err
 
     return run
-
-
-def test_every_command_is_a_documented_function_with_the_same_arguments():
-    for name, command in DATA_COMMANDS.items():
-        function = getattr(data, f"{name}_data")
-        assert command.__name__ == function.__name__
-        assert function.__doc__
-        options = set(inspect.signature(command).parameters) - {"as_json"}
-        assert options == set(inspect.signature(function).parameters) - {"console"}
 
 
 def test_list_has_a_line_for_every_data_set(voxelseg):

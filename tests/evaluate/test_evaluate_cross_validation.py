@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from voxelseg import files
 from voxelseg.data.labels import LabelClass, LabelScheme
-from voxelseg.errors import DataError
+from voxelseg.errors import DataError, VoxelsegError
 from voxelseg.evaluate import ClassScore, Evaluation, read_evaluation
 from voxelseg.evaluate.components import Candidate
 from voxelseg.evaluate.cross_validation import CrossValidation, FoldScores, read_cross_validation, scores_state
@@ -101,6 +102,30 @@ def test_the_state_of_scores_changes_with_them(tmp_path):
     assert scores_state(tmp_path) == before
     evaluation([0.5], [0.7]).write(tmp_path)
     assert scores_state(tmp_path) != before
+
+
+def test_another_tolerance_changes_the_state_of_scores_that_it_leaves_as_they_are(tmp_path):
+    evaluation([0.5], [0.6]).write(tmp_path)
+    before = scores_state(tmp_path)
+    replace(evaluation([0.5], [0.6]), tolerance_mm=1.2).write(tmp_path)
+    assert scores_state(tmp_path) != before
+
+
+@pytest.mark.parametrize("lost", ["cases.csv", "summary.json", "postprocessing.json"])
+def test_nothing_is_read_of_what_was_not_written_to_its_end(tmp_path, monkeypatch, lost):
+    """As a report may find it that is written while, or after the process was killed."""
+    found().write(tmp_path)
+    write = files.atomic_path
+
+    def full_disk(path):
+        if path.name == lost:
+            raise VoxelsegError("full disk")
+        return write(path)
+
+    monkeypatch.setattr(files, "atomic_path", full_disk)
+    with pytest.raises(VoxelsegError, match="full disk"):
+        found(postprocessing=None, candidates=(), postprocessed=None).write(tmp_path)
+    assert read_cross_validation(tmp_path, LABELS) is None
 
 
 def test_the_spread_of_a_single_fold_is_undefined():

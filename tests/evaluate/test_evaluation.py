@@ -1,9 +1,11 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from voxelseg.errors import DataError
+from voxelseg import files
+from voxelseg.errors import DataError, VoxelsegError
 from voxelseg.evaluate import ClassScore, Evaluation, read_evaluation
 from voxelseg.evaluate.evaluation import spread
 
@@ -91,6 +93,23 @@ def test_written_files_give_the_evaluation_back(tmp_path):
     assert restored.notes == ("one note",)
     assert restored.mean("dice") == EVALUATION.mean("dice")
     assert restored.summary()["empty"] == EVALUATION.summary()["empty"]
+
+
+def test_scores_are_never_read_with_a_summary_of_other_ones(tmp_path, monkeypatch):
+    """As after a kill between the two files."""
+    EVALUATION.write(tmp_path)
+    write = files.atomic_path
+
+    def full_disk(path):
+        if path.name == "summary.json":
+            raise VoxelsegError("full disk")
+        return write(path)
+
+    monkeypatch.setattr(files, "atomic_path", full_disk)
+    with pytest.raises(VoxelsegError, match="full disk"):
+        replace(EVALUATION, tolerance_mm=2.0).write(tmp_path)
+    with pytest.raises(DataError, match=r"summary\.json: file not found"):
+        read_evaluation(tmp_path)
 
 
 def test_undefined_means_are_null_in_json(tmp_path):

@@ -1,3 +1,4 @@
+import math
 from math import exp, log
 
 import pytest
@@ -108,6 +109,15 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype):
     value = DiceCrossEntropy()(half, target)
     assert value.dtype == torch.float32
     assert value.item() == DiceCrossEntropy()(half.float(), target).item()
+
+
+def test_the_dice_of_a_class_of_a_million_voxels_is_exact():
+    logits = torch.zeros(1, 2, 64, 128, 128)
+    logits[:, 1] = log(0.93 / 0.07)
+    target = torch.ones(1, 64, 128, 128, dtype=torch.int16)
+    # All voxels are of the class, each with probability 0.93: 2 * 0.93 / (0.93 + 1).
+    loss = DiceCrossEntropy(ce_weight=0.0)(logits, target)
+    assert -float(loss) == pytest.approx(1.86 / 1.93, abs=1e-6)
 
 
 def test_batch_dice_pools_patches_before_the_ratio():

@@ -51,6 +51,7 @@ def test_thin_patches_are_augmented_too(shape, anisotropic):
         ("blur_sigma", (0, 1)),
         ("brightness_range", (1.1, 1.2)),
         ("low_resolution_zoom", (0.0, 1.0)),
+        ("low_resolution_zoom", (0.5, 2.0)),
         ("gamma_range", (0.7, float("nan"))),
         ("elastic", 1),
         ("rotation_degrees", (10, 20)),
@@ -69,6 +70,15 @@ def test_thin_patches_are_augmented_too(shape, anisotropic):
 def test_impossible_settings_are_errors(key, value):
     with pytest.raises(ValueError, match=key):
         AugmentationConfig.model_validate({key: value})
+
+
+@pytest.mark.parametrize("value", [-30, 181, (10, 20), (10, 20, float("nan")), "much"])
+def test_angles_say_what_they_may_be(value):
+    expected = (
+        r"rotation_degrees\n\s+Value error, expected degrees from 0 to 180: one number, or one for each of D, H, W"
+    )
+    with pytest.raises(ValueError, match=expected):
+        AugmentationConfig.model_validate({"rotation_degrees": value})
 
 
 def test_balanced_factors_need_a_range_around_1():

@@ -104,8 +104,10 @@ def test_several_crops_of_a_case_fill_a_batch(source):
     assert cases[::2] == cases[1::2]
     assert set(cases) == {"large", "small"}
     assert equal(batches(pairs, 3), batches(pairs, 3, workers=1))
-    with pytest.raises(ConfigError, match=r"batch of 4 .*of 3 from each case.*multiple of 3"):
+    with pytest.raises(ConfigError, match=r"step of 4 .*of 3 from each case.*multiple of 3"):
         dataclasses.replace(pairs, sampling=Sampling(crops_per_case=3))
+    one_by_one = dataclasses.replace(pairs, batch_size=1, accumulate=4)
+    assert cases_of(one_by_one, range(40)) == cases
 
 
 def test_patches_that_cannot_be_turned_are_refused(source):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
-from recipes import SMALLEST_PATCH, train_one_step, write_phantom  # benchmarks/recipes.py
+from recipes import smallest_patch, train_one_step, write_phantom  # benchmarks/recipes.py
 
 from voxelseg.data import Dataset
 from voxelseg.data.convert import find_public_data
@@ -39,9 +39,8 @@ def train_step(tmp_path) -> Iterator[Callable[..., list[dict]]]:
 
     def train(recipe: Recipe | str, *settings: str, out=tmp_path, **options) -> list[dict]:
         recipe = find_recipe(recipe) if isinstance(recipe, str) else recipe
-        patch = SMALLEST_PATCH[recipe.model.split("_")[0]]
         out.mkdir(exist_ok=True)
-        return train_one_step(recipe, out, [f"plan.patch_size={patch}", *settings], **options)
+        return train_one_step(recipe, out, [f"plan.patch_size={smallest_patch(recipe)}", *settings], **options)
 
     yield train
     shutil.rmtree(tmp_path)

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from voxelseg.report.facts import config_facts, counted, dataset_facts, duration, plan_facts, provenance_facts, text_of
+from voxelseg.report.facts import config_facts, dataset_facts, duration, plan_facts, provenance_facts, text_of
 from voxelseg.report.run import Run, read_run
 
 
@@ -20,12 +20,6 @@ from voxelseg.report.run import Run, read_run
 )
 def test_durations_have_two_units_at_most(seconds, expected):
     assert duration(seconds) == expected
-
-
-def test_counts_agree_with_their_noun():
-    assert counted(1, "class", "classes") == "1 class"
-    assert counted(2, "class", "classes") == "2 classes"
-    assert counted(9000, "step") == "9\u202f000 steps"
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_a_cross_validation_is_on_the_first_screen_with_its_interval(cross_valid
         "2 classes, 4 held-out cases",
         "Postprocessed Dice",
         "on the cases that the postprocessing was chosen on",
-        "4 held-out cases of 4 patients, each predicted by a network that has not seen the patient",
+        "4 held-out cases of 4 patients, each predicted by the network of the fold that held its patient out",
         "Means of the 2 folds: Dice 0.",
         "only the largest component of each of these is kept: spleen",
         "Predictions as they are",

@@ -122,6 +122,20 @@ def test_a_cross_validation_counts_only_for_the_scores_that_it_is_of(cross_valid
     assert read_run(cross_validated_run).cross_validation is None
 
 
+def test_notes_of_the_cross_validation_are_those_of_the_scores(cross_validated_run):
+    summary = cross_validated_run / "cross_validation" / "summary.json"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "notes": ["3 cases are held out in no fold."]}))
+    assert read_run(cross_validated_run).evaluation.notes == ("3 cases are held out in no fold.",)
+
+
+def test_a_record_without_labels_costs_only_the_cross_validation(cross_validated_run):
+    record = cross_validated_run / "run.json"
+    info = json.loads(record.read_text())
+    del info["dataset"]["labels"]["ignore"]
+    record.write_text(json.dumps(info))
+    assert read_run(cross_validated_run).cross_validation is None
+
+
 def test_later_stages_begin_at_the_first_epoch_with_another_name(run_folder):
     assert read_run(run_folder).folds[0].later_stages == {}
     log = run_folder / "fold_0" / "log.jsonl"

@@ -5,6 +5,7 @@ torchrun --nproc-per-node 2 process_checks.py OUT
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -90,6 +91,15 @@ def failure(processes: Processes) -> list[str]:
     raise AssertionError
 
 
+def wait_for_main(processes: Processes) -> list[bool]:
+    """Whether each process waited until the main one was there."""
+    began = time.monotonic()
+    if processes.is_main:
+        time.sleep(0.5)
+    processes.barrier()
+    return processes.gather(time.monotonic() - began > 0.3)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with joined(CPU) as processes:
@@ -102,6 +112,7 @@ if __name__ == "__main__":
             "from_main": processes.gather(processes.from_main(lambda: [processes.rank, 0.1, float("inf")])),
             "clock": processes.gather(processes.clock(lambda: 10.0 + processes.rank)()),
             "writes": processes.gather(processes.is_main),
+            "waited": wait_for_main(processes),
         }
         if processes.is_main:
             Path(sys.argv[1]).write_text(json.dumps(result))

@@ -24,6 +24,7 @@ from voxelseg.train.config import TrainConfig
 from voxelseg.train.distributed import Processes, joined
 from voxelseg.train.loop import Trainer
 from voxelseg.train.sparse import SparseConfig
+from voxelseg.train.transfer import TransferConfig
 
 PATCH = (16, 32, 16)
 VARIANTS = {
@@ -31,6 +32,11 @@ VARIANTS = {
     "uxnet": {},
     "e2enet": {"deep_supervision": True},
     "logonet": {"optimizer": "sgd", "lr": 1e-2},
+    "ulkanet": {
+        "optimizer": "sgd",
+        "lr": 1e-3,
+        "transfer": TransferConfig(freeze="encoder", lr_factors={"classifier.*": 0.5}),
+    },
     "accumulated": {"accumulate": 2, "ema": 0.9},
     "pooled": {"batch_dice": True, "optimizer": "sgd", "lr": 1e-2, "gradient_clip": 0.5},
 }
@@ -40,7 +46,7 @@ CPU = torch.device("cpu")
 
 def trainer(name, data: Path, store: Path, out: Path, processes: Processes) -> Trainer:
     settings = {"epochs": 3, "steps_per_epoch": 2, "workers": 0, "validation_patches": 2, **VARIANTS[name]}
-    supervised = settings.pop("deep_supervision", False)
+    supervised, transfer = settings.pop("deep_supervision", False), settings.pop("transfer", None)
     model = name if name in SMALL else "unet_s"
     dataset = read_dataset(data)
     *training, validation = (StoredCase(case.id, store / case.id) for case in dataset.cases)
@@ -68,6 +74,7 @@ def trainer(name, data: Path, store: Path, out: Path, processes: Processes) -> T
         labels=dataset.labels,
         folder=out / name,
         device=processes.device,
+        transfer=transfer,
         sparse=SparseConfig(update_every=2) if model == "e2enet" else None,
         processes=processes,
     )

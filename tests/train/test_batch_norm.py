@@ -37,6 +37,13 @@ def test_evaluation_is_that_of_a_plain_batch_norm_and_exchanges_nothing():
         assert torch.equal(shared(x), plain(x))
 
 
+def test_evaluation_without_running_statistics_exchanges_nothing_either():
+    plain, shared = (nn.Sequential(nn.BatchNorm3d(2, track_running_stats=False)).eval() for _ in range(2))
+    synchronise_batch_norms(shared)
+    x = torch.randn(2, 2, 3, 4, 5) + 3
+    assert torch.equal(shared(x), plain(x))
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_settings_and_mode_are_kept(mode):
     network = nn.Sequential(nn.BatchNorm3d(3, eps=0.1, momentum=None, affine=False)).train(mode)

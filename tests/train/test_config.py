@@ -61,6 +61,8 @@ def test_all_wrong_keys_are_named_at_once_with_the_closest_known_one():
         ("augmentation.rotation=2", "augmentation.rotation"),
         ("plan.patch_size=[32,64]", "plan.patch_size"),
         ("plan.batch_size=0", "plan.batch_size"),
+        ("plan.axes=[0,0,1]", "plan.axes: expected 0, 1 and 2, each once"),
+        ("plan.mirror_axes=[1,1]", "plan.mirror_axes: names an axis twice"),
         ("train.lr=[", "not valid YAML"),
     ],
 )
@@ -113,6 +115,32 @@ def test_plateau_without_validation_is_an_error():
 def test_early_stopping_without_validation_is_an_error():
     with pytest.raises(ConfigError, match="early_stopping needs validation_patches"):
         build_config(["train.early_stopping=3", "train.validation_patches=0"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.momentum=0.9"], "train.momentum needs train.optimizer=sgd: without effect here"),
+        (["train.optimizer=sgd", "train.eps=1e-8"], "train.eps needs train.optimizer=adamw"),
+        (["train.optimizer=sgd", "train.betas=[0.9,0.99]"], "train.betas needs train.optimizer=adamw"),
+        (["train.schedule=cosine", "train.poly_power=2"], "train.poly_power needs train.schedule=poly"),
+        (["train.plateau_factor=0.1"], "train.plateau_factor needs train.schedule=plateau"),
+        (["train.plateau_patience=3"], "train.plateau_patience needs train.schedule=plateau"),
+        (["train.dice_weight=0", "train.batch_dice=true"], "train.batch_dice needs a train.dice_weight above 0"),
+        (["train.dice_weight=0", "train.dice_background=true"], "train.dice_background needs a train.dice_weight"),
+        (["train.validation_patches=0", "train.validate_every=5"], "train.validate_every needs train.validation_pa"),
+        (["train.save_best=false", "train.watch=loss"], "train.watch needs train.save_best or train.early_stopping"),
+    ],
+)
+def test_what_is_set_in_vain_is_refused_with_what_it_needs(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        build_config(settings)
+
+
+def test_what_a_recipe_sets_in_vain_beside_the_users_choice_is_no_mistake():
+    base = {"train": {"optimizer": "sgd", "momentum": 0.9}}
+    assert build_config(["train.optimizer=adamw"], base=base).train.optimizer == "adamw"
+    assert build_config(["train.momentum=0.95"], base=base).train.momentum == 0.95
 
 
 @pytest.mark.parametrize("setting", ["train.save_best=false", "train.validation_patches=0"])
@@ -188,11 +216,26 @@ def test_kernels_that_grow_go_before_the_kernel_size_of_a_recipe():
         build_config(["train.grow_kernel=[3,5]", "model.kernel_size=3"], base={})
 
 
+def test_what_a_recipe_says_of_something_that_is_switched_off_is_left_out():
+    base = {
+        "sparse": {"sparsity": 0.8, "final_rate": 0.0, "update_every": 2, "mask_gradients": True},
+        "train": {"grow_kernel": [3, 5], "grow_share": 0.3, "grow_lr": 1e-4},
+    }
+    fixed = build_config(["sparse.freeze_topology=true"], base=base).sparse
+    assert (fixed.sparsity, fixed.update_every, fixed.final_rate, fixed.mask_gradients) == (0.8, None, 0.001, True)
+    assert build_config(["sparse.sparsity=0"], base=base).sparse.update_every is None
+    scratch = build_config(["train.grow_kernel=null"], base=base).train
+    assert (scratch.grow_kernel, scratch.grow_share, scratch.grow_lr) == (None, 0.5, None)
+    with pytest.raises(ConfigError, match="update_every: nothing moves with freeze_topology"):  # both are the user's
+        build_config(["sparse.freeze_topology=true", "sparse.update_every=3"], base=base)
+
+
 def test_epochs_go_before_the_budget_of_a_recipe():
     config = build_config([], epochs=3, base={"train": {"budget_s": 60.0}})
     assert (config.train.budget_s, config.train.epochs) == (None, 3)
 
 
 def test_a_rate_for_grown_kernels_needs_kernels_that_grow():
-    with pytest.raises(ConfigError, match="grow_lr needs grow_kernel"):
-        build_config(["train.grow_lr=1e-4"])
+    for setting, key in (("train.grow_lr=1e-4", "grow_lr"), ("train.grow_share=0.3", "grow_share")):
+        with pytest.raises(ConfigError, match=f"{key}: no kernels grow. Set grow_kernel too"):
+            build_config([setting])

@@ -155,6 +155,7 @@ def test_decisions_are_taken_together(checks):
     assert checks["from_main"] == [[0, 0.1, float("inf")]] * 2
     assert checks["clock"] == [10.0, 10.0]
     assert checks["writes"] == [True, False]
+    assert checks["waited"] == [True, True]
 
 
 @pytest.mark.slow
@@ -186,6 +187,7 @@ def trained(tiny_msd, prepared, tmp_path_factory):
         ("uxnet", 2e-5),
         ("e2enet", 2e-5),
         ("logonet", 2e-5),
+        ("ulkanet", 2e-5),  # its encoder is frozen
         ("accumulated", 5e-4),  # AdamW turns the rounding of gradients near 0 into steps
         ("pooled", 2e-6),
     ],

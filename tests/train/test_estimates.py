@@ -81,6 +81,17 @@ def test_every_fold_takes_its_own_states_and_models(own, fingerprint):
     assert three.parts["states"] == 2 * one.parts["states"]  # 3 + 1 of them, to 1 + 1
 
 
+def test_the_model_before_the_kernels_grow_is_kept_too(own, fingerprint):
+    def models(**settings):
+        train = own.config.train.model_copy(update=settings)
+        config = own.config.model_copy(update={"train": train, "model": {"width": 2, "blocks": 1, "kernel_size": 5}})
+        (disk,) = disk_needs(replace(own, model="mednext_xs", config=config), [1], fingerprint, store=store_of(own))
+        return disk.parts["models"]
+
+    # The last and the best, and the one before the kernels grow, which is smaller.
+    assert models(grow_kernel=(3, 5)) == pytest.approx(3 / 2 * models())
+
+
 def test_a_stored_case_has_the_voxels_of_the_plan(fingerprint, own):
     case = next(iter(fingerprint.cases))
     known = fingerprint.cases[case]

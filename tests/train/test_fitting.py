@@ -10,8 +10,8 @@ from voxelseg.checkpoint import load_checkpoint
 from voxelseg.errors import CheckpointError, ConfigError
 from voxelseg.report.run import read_run
 from voxelseg.train import fitting
-from voxelseg.train.fitting import SMALL_KERNEL_FILE, SMALL_KERNEL_STATE_FILE, check_init
 from voxelseg.train.fold import train_fold
+from voxelseg.train.stage import SMALL_KERNEL_FILE, SMALL_KERNEL_STATE_FILE
 from voxelseg.train.state import STATE_FILE
 from voxelseg.train.upkern import grow_kernels
 
@@ -222,7 +222,6 @@ def test_the_small_kernels_of_a_growth_may_start_from_weights(grown, prepared, t
     run, (report,) = start(prepared, tmp_path, init, "train.grow_kernel=[3,5]", epochs=2)
     assert report.share == 1.0
     assert load_checkpoint(run.model_file(0)).provenance["transfer"]["path"] == str(init)
-    check_init(run.model, run.dataset, run.config, run.plan, [0, 1])
 
 
 def test_held_out_cases_of_the_origin_s_training_are_warned_of(grown, prepared, tmp_path):
@@ -276,16 +275,20 @@ def test_a_frozen_encoder_leaves_the_training_as_it_came(grown, prepared, tmp_pa
     assert not {name for name in given if name.startswith("heads") and name.endswith("weight")} & same
 
 
-def test_other_weights_under_the_same_name_are_noticed(grown, prepared, tmp_path):
+def test_other_weights_under_the_same_name_are_noticed_where_they_are_needed(grown, prepared, tmp_path):
+    def kill(*_):
+        raise KilledError
+
     init = shutil.copy(grown.fold_folder(0) / SMALL_KERNEL_FILE, tmp_path / "init.safetensors")
-    settings = (*MEDNEXT, f"transfer.init={json.dumps(str(init))}")
-    opened_run(prepared, tmp_path / "run", *settings)
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert record["init"] == {"init.safetensors": load_checkpoint(init).fingerprint()}
-    opened_run(prepared, tmp_path / "run", *settings)
+    folder, settings = tmp_path / "run", (*MEDNEXT, f"transfer.init={json.dumps(str(init))}")
+    run = opened_run(prepared, folder, *settings)
+    with pytest.raises(KilledError):
+        train_fold(run, 0, prepared.stored, on_progress=kill)
     shutil.copy(grown.best_file(0), init)
-    with pytest.raises(ConfigError, match=r"init.safetensors of transfer.init has changed since"):
-        opened_run(prepared, tmp_path / "run", *settings)
+    with pytest.raises(ConfigError, match=r"init.safetensors has changed since the run .* was started"):
+        train_fold(run, 1, prepared.stored)
+    init.write_bytes(b"damaged")
+    train_fold(opened_run(prepared, folder, *settings), 0, prepared.stored)  # it has begun, and needs them no more
 
 
 def test_folds_that_the_origin_finishes_later_are_recorded_then(grown, prepared, tmp_path):
@@ -297,22 +300,6 @@ def test_folds_that_the_origin_finishes_later_are_recorded_then(grown, prepared,
     opened_run(prepared, tmp_path / "run", *settings)
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["init"].keys() == {"fold_0/model.safetensors", "fold_1/model.safetensors"}
-
-
-def test_weights_that_do_not_fit_are_refused_before_long_work(grown, prepared, tmp_path):
-    def check(*settings, init=grown.folder, folds=(0,)):
-        config = opened_run(
-            prepared, tmp_path / str(len(list(tmp_path.iterdir()))), f"transfer.init={json.dumps(str(init))}", *settings
-        ).config
-        check_init("mednext_xs", prepared.dataset, config, prepared.plan, folds)
-
-    check(*MEDNEXT, "model.kernel_size=5")
-    with pytest.raises(CheckpointError, match="larger kernels"):
-        check(*MEDNEXT)
-    with pytest.raises(ConfigError, match="no finished model of fold 1"):
-        check(*MEDNEXT, "model.kernel_size=5", folds=(0, 1))
-    with pytest.raises(ConfigError, match="there is no "):
-        check(*MEDNEXT, init=tmp_path / "nothing")
 
 
 def test_a_small_kernel_model_of_another_run_is_not_built_upon(grown, prepared, tmp_path):
@@ -374,3 +361,20 @@ def test_killed_once_after_any_step_of_two_stages_the_same_bits_come_out(prepare
         train_fold(run, 0, prepared.stored)
         assert same_weights(run.model_file(0), whole.model_file(0)), step
         assert epochs_of(run) == epochs_of(whole), step
+
+
+def test_modes_of_a_training_do_not_outlast_it(prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    for number, setting in enumerate(("true", "false")):
+        seen = []
+        run = opened_run(prepared, tmp_path / str(number), *MEDNEXT, f"train.deterministic={setting}", epochs=1)
+        train_fold(
+            run,
+            0,
+            prepared.stored,
+            on_progress=lambda state, seen=seen: seen.append(
+                (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark)
+            ),
+        )
+        assert seen == [(setting == "true", setting == "false")]
+        assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == (False, False)

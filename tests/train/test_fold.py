@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from voxelseg.checkpoint import load_checkpoint
-from voxelseg.errors import CheckpointError, VoxelsegError
+from voxelseg.errors import BusyError, CheckpointError, VoxelsegError
 from voxelseg.evaluate import read_evaluation
 from voxelseg.files import locked, sha256_of_file
 from voxelseg.io import read_label, read_volume, write_volume
@@ -114,6 +114,20 @@ def test_a_fold_is_trained_by_one_process(own, tmp_path):
         train_fold(own, 0, {})
 
 
+def test_a_fold_is_validated_by_one_process(own):
+    """Another one would replace the label maps while they are scored, if it has other settings of prediction."""
+    busy = []
+
+    def look(done, case):
+        with pytest.raises(BusyError), locked(own.fold_folder(0)):
+            raise AssertionError
+        busy.append(case)
+
+    shutil.rmtree(own.fold_folder(0) / "validation")
+    validate_fold(own, 0, progress=look)
+    assert busy
+
+
 def test_a_deleted_model_file_comes_back_from_the_saved_state(own, train_tiny):
     before = load_checkpoint(own.model_file(0)).fingerprint()
     own.model_file(0).unlink()
@@ -164,6 +178,14 @@ def test_other_settings_of_prediction_give_new_predictions_or_scores_of_the_same
     assert written_anew("predict.tolerance_mm=2.5") == {"summary.json"}
     assert json.loads((folder / "validation" / "summary.json").read_text())["tolerance_mm"] == 2.5
     assert written_anew("predict.tta=true") == {case, "summary.json"}
+
+
+def test_best_weights_that_are_gone_are_named_with_what_to_do(own, train_tiny):
+    own.best_file(0).unlink()
+    with pytest.raises(
+        CheckpointError, match=r"best\.safetensors: not there.*predict\.checkpoint=last.*delete the folder"
+    ):
+        train_tiny(own.dataset.root, own.folder, epochs=1, settings=["predict.checkpoint=best"])
 
 
 def test_a_regions_model_trains_and_predicts(tiny_msd, train_tiny, tmp_path):

@@ -3,11 +3,13 @@ import os
 import signal
 
 import pytest
+import torch
 from watching import Clock, events, same, weights_of
 
 from voxelseg.errors import ConfigError, StoppedError, VoxelsegError
 from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.patches.loader import cases_of
+from voxelseg.train import loop
 from voxelseg.train.loop import SAVE_EVERY_S
 
 # ---------------------------------------------------------------------------------------------------------- epochs
@@ -216,6 +218,13 @@ def test_a_training_without_a_better_validation_for_its_patience_ends_and_says_s
     assert [one["event"] for one in events(tmp_path)][-3:] == ["early_stop", "resume", "end"]
 
 
+def test_an_early_stop_without_any_dice_names_no_best_epoch(prepared, tmp_path):
+    trainer = prepared.trainer(tmp_path, epochs=9, early_stopping=2)
+    scripted(trainer, [(0, math.nan)] * 3).fit()
+    assert [one["best_epoch"] for one in events(tmp_path, "early_stop")] == [None]
+    assert trainer.counters.epoch == 2
+
+
 def test_validation_may_come_every_other_epoch_and_comes_at_the_end(prepared, tmp_path):
     prepared.trainer(tmp_path, epochs=5, validate_every=2).fit()
     validated = [one["validation_loss"] is not None for one in events(tmp_path, "epoch")]
@@ -226,6 +235,27 @@ def test_validation_may_come_every_other_epoch_and_comes_at_the_end(prepared, tm
 def test_what_goes_by_validation_needs_held_out_cases(prepared, tmp_path, settings):
     with pytest.raises(ConfigError, match=r"train\.(early_stopping|schedule=plateau): this fold holds out no cases"):
         prepared.trainer(tmp_path, validation_cases=[], **settings)
+
+
+@pytest.mark.parametrize(
+    ("device", "cores", "processes", "wanted", "found"),
+    [
+        ("cpu", 16, 1, None, 1),
+        ("cuda", 16, 1, None, 8),
+        ("cuda", 12, 2, None, 6),
+        ("cuda", 1, 2, None, 1),
+        ("cuda", 2, 1, 5, 5),
+    ],
+)
+def test_no_more_processes_make_patches_than_there_are_cores(
+    prepared, tmp_path, monkeypatch, device, cores, processes, wanted, found
+):
+    monkeypatch.setattr(loop, "num_cores", lambda: cores)
+    monkeypatch.setattr(loop, "processes_here", lambda: processes)
+    monkeypatch.setattr(loop, "load_batches", lambda *_, **settings: settings["workers"])
+    trainer = prepared.trainer(tmp_path, workers=wanted)
+    trainer.device = torch.device(device)
+    assert trainer._load_batches() == found
 
 
 # --------------------------------------------------------------------------------------------------- what goes wrong

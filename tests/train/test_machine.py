@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from voxelseg.train import machine
-from voxelseg.train.machine import free_memory
+from voxelseg.train.machine import free_memory, num_cores
 
 CPU = torch.device("cpu")
 STAT = "cache 1000\ninactive_file 300\n"
@@ -70,3 +70,11 @@ def test_a_gpu_says_what_is_free():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     assert 0 < free_memory(torch.device("cuda", 0)) <= torch.cuda.get_device_properties(0).total_memory
+
+
+def test_the_cores_are_those_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: {2, 5, 7}, raising=False)
+    assert num_cores() == 3
+    monkeypatch.delattr(machine.os, "sched_getaffinity")
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: None)
+    assert num_cores() == 1

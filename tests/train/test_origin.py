@@ -109,6 +109,10 @@ def test_weights_of_other_networks_and_of_unknown_authors_are_refused(tmp_path):
     torch.save({"encoder.conv": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match=r"official.pth: not a parameter of the official uxnet: encoder.conv"):
         read_origin(path, model="uxnet")
+    (tmp_path / "text.pth").write_text("no weights")
+    with pytest.raises(CheckpointError) as error:
+        read_origin(tmp_path / "text.pth", model="uxnet")
+    assert str(error.value).count("text.pth") == 1
     with pytest.raises(ConfigError, match=r"official.pth is no model of voxelseg, and no authors' weights.*for unet_s"):
         read_origin(path, model="unet_s")
 

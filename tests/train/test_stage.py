@@ -37,6 +37,7 @@ def test_counts_of_a_later_stage_go_on_from_those_before():
         "loss": 0.5,
     }
     assert Stage().counted_on({"step": 7}) == {"step": 7}
+    assert stage.counted_on({"best_epoch": None}) == {"best_epoch": None}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from voxelseg.errors import CheckpointError, VoxelsegError, memory_ran_out
+from voxelseg.train.distributed import Processes
 from voxelseg.train.state import STATE_FILE, random_states, read_state, restore_random_states
 
 
@@ -98,6 +99,17 @@ def test_all_global_generators_go_on_where_they_stood():
     assert draws() != expected
     restore_random_states(states, cpu)
     assert draws() == expected
+
+
+def test_a_process_that_was_not_there_before_draws_numbers_of_its_own(prepared, tmp_path):
+    prepared.trainer(tmp_path, epochs=1, steps_per_epoch=1).fit()
+    drawn = []
+    for rank in range(3):
+        one_of_three = prepared.trainer(tmp_path, epochs=1, steps_per_epoch=1)
+        one_of_three.processes = Processes(one_of_three.device, rank=rank, count=3)
+        one_of_three.load_state()
+        drawn.append(float(torch.rand(())))
+    assert len(set(drawn)) == 3
 
 
 def test_without_a_state_nothing_is_restored(tmp_path):

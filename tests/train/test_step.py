@@ -1,5 +1,8 @@
+import math
+
 import pytest
 import torch
+from torch import nn
 from watching import events, same, scale_losses, weights_of
 
 from voxelseg.errors import ConfigError, VoxelsegError
@@ -7,6 +10,7 @@ from voxelseg.nets import create_model
 from voxelseg.nets.kernel_masks import sparse_weights
 from voxelseg.train.loop import MOST_OVERFLOWS
 from voxelseg.train.sparse import SparseConfig
+from voxelseg.train.state import STATE_FILE
 
 
 def test_lower_resolutions_are_trained_only_with_deep_supervision(prepared, tmp_path):
@@ -123,6 +127,36 @@ def test_a_step_that_loss_scaling_skips_is_counted_and_its_weights_stay(prepared
     assert kept == [True, True, False]  # halved twice
     assert trainer.counters.step == 3
     assert trainer.stepper.scaler.get_scale() == 1024.0
+
+
+def overflowing(trainer, *, step):
+    """Let the scaled training's forward pass overflow in that step, as float16 may."""
+
+    def overflow(_, inputs):
+        if trainer.model.training and trainer.counters.step == step - 1:
+            return (inputs[0] * math.inf,)
+        return None
+
+    trainer.model.head.register_forward_pre_hook(overflow)
+    return scale_losses(trainer, 1.0, too_large=1e9)
+
+
+def test_a_skipped_step_without_a_loss_is_left_out_of_the_mean(prepared, tmp_path):
+    losses = []
+    trainer = overflowing(prepared.trainer(tmp_path, epochs=1, steps_per_epoch=3), step=2)
+    trainer.on_progress = lambda state: losses.append(state.loss)
+    trainer.fit()
+    assert [math.isfinite(loss) for loss in losses] == [True, False, True]
+    assert events(tmp_path, "epoch")[0]["loss"] == pytest.approx((losses[0] + losses[2]) / 2)
+
+
+def test_an_overflow_that_spoils_the_statistics_of_batch_norms_ends_the_training(prepared, tmp_path):
+    trainer = prepared.trainer(tmp_path, epochs=3, steps_per_epoch=1)
+    trainer.model.head = nn.Sequential(nn.BatchNorm3d(1), trainer.model.head)
+    with pytest.raises(VoxelsegError, match=r"loss became nan in step 2 .*the last good state is kept"):
+        overflowing(trainer, step=2).fit()
+    saved = torch.load(tmp_path / STATE_FILE, weights_only=True)["model"]
+    assert saved["head.0.running_mean"].isfinite().all()
 
 
 def test_scaling_that_never_succeeds_counts_as_divergence(prepared, tmp_path):

@@ -52,6 +52,21 @@ def test_a_continued_training_has_no_point_twice(tmp_path):
     assert [(point.step, point.value) for point in read.Scalars("loss")] == [(2, 2.0), (4, 4.0), (6, 60.0)]
 
 
+def test_a_training_that_begins_anew_has_no_point_twice(prepared, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = {"epochs": 1, "steps_per_epoch": 2, "tensorboard": True}
+    killed = prepared.trainer(tmp_path, **settings)
+    with killed._curves():
+        killed._write_record("topology", {"rate": 0.0})  # before the first step, and before there is a state
+    again = prepared.trainer(tmp_path, **settings)
+    with again._curves():
+        again._write_record("topology", {"rate": 0.0})
+    read = EventAccumulator(str(tmp_path / TENSORBOARD_FOLDER)).Reload()
+    assert [point.step for point in read.Scalars("rate")] == [0]
+
+
 def test_a_training_writes_its_log_as_curves(prepared, tmp_path):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

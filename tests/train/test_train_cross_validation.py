@@ -3,6 +3,8 @@ import logging
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -222,6 +224,36 @@ def test_a_pooling_that_was_killed_is_finished_by_the_next_command(run, train_tw
         assert stored(run) == [KEEP_ROD] * 2
 
 
+def test_wherever_the_pooling_is_killed_the_next_one_ends_the_same(run, train_two, monkeypatch):
+    predict_with_fragments(run)
+    train_two(run.folder, fold="all")
+    folder, replace = run.folder / "cross_validation", Path.replace
+    files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+    kills = 0
+    while True:
+        shutil.rmtree(folder)
+        for fold in (0, 1):
+            store_postprocessing(run.model_file(fold), None)
+        left = kills
+
+        def replace_or_die(path, target):
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            return replace(path, target)
+
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+            patch.setattr(Path, "replace", replace_or_die)
+            cross_validate(run, scored_folds(run))
+            break
+        cross_validate(run, scored_folds(run))
+        assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")} == files
+        assert stored(run) == [KEEP_ROD] * 2
+        kills += 1
+    assert kills == 7  # two files before, two after the postprocessing, its record, and two models
+
+
 @pytest.mark.parametrize("name", ["postprocessing.json", "summary.json", "cases.csv"])
 def test_damaged_files_are_made_again(run, train_two, name):
     file = run.folder / "cross_validation" / name
@@ -236,7 +268,7 @@ def test_folds_that_another_process_works_on_are_left_to_it(train_two, tmp_path,
     with locked(tmp_path / "run" / "fold_0"), caplog.at_level(logging.WARNING):
         run = train_two(tmp_path / "run", fold="all", console=Console())
     assert "another voxelseg process works on fold 0, which is left to it" in caplog.text
-    assert "Not finished: fold 0 of 2 folds." in capsys.readouterr().out
+    assert "Not finished: fold 0. The process that finishes the last one pools" in capsys.readouterr().out
     assert not run.model_file(0).exists()
     assert run.model_file(1).is_file()
     assert not (run.folder / "cross_validation").exists()
@@ -260,6 +292,26 @@ def test_the_best_weights_may_be_the_ones_that_are_scored_and_postprocessed(run,
     commands.predict(run.folder, tiny_msd, tmp_path, device="cpu")
     settings = json.loads((tmp_path / "prediction.json").read_text())["settings"]
     assert settings["models"][0] == best.fingerprint()
+
+
+def test_a_choice_is_taken_back_from_the_weights_that_predicted_before_as_well(run, train_two):
+    predict_with_fragments(run)
+    train_two(run.folder, fold="all")
+    assert stored(run) == [KEEP_ROD] * 2
+    train_two(run.folder, fold="all", settings=["predict.checkpoint=best", "predict.postprocess=false"])
+    assert stored(run) == [None, None]
+
+
+def test_a_fold_that_was_scored_with_other_settings_is_told_from_one_that_is_not_finished(run, train_two, capsys):
+    train_two(run.folder, fold="0", settings=["predict.tta=true"], console=Console())
+    shown = capsys.readouterr().out
+    assert "Not scored, or with other settings of `predict`: fold 1. The process" in shown
+    assert "Not finished" not in shown
+
+
+def test_another_tolerance_is_pooled_even_where_it_changes_no_score(run, train_two):
+    train_two(run.folder, fold="all", settings=["predict.tolerance_mm=1.001"])
+    assert read_evaluation(run.folder / "cross_validation").tolerance_mm == 1.001
 
 
 def test_with_a_single_fold_nothing_is_pooled(tiny_msd, train_tiny, tmp_path):

@@ -66,6 +66,16 @@ def test_another_setting_for_an_existing_run_is_named(prepared, tmp_path, change
         opened(prepared, tmp_path, **change)
 
 
+def test_patterns_in_another_order_are_another_setting(prepared, tmp_path):
+    """Of several patterns that fit a parameter the last one counts."""
+    settings = ["transfer.lr_factors={encoder.*: 0.1, '*.bias': 2}"]
+    opened(prepared, tmp_path, settings=settings)
+    opened(prepared, tmp_path, settings=settings)
+    message = r"config.transfer.lr_factors was in the order encoder.\*, \*.bias, now \*.bias, encoder.\*"
+    with pytest.raises(ConfigError, match=message):
+        opened(prepared, tmp_path, settings=["transfer.lr_factors={'*.bias': 2, encoder.*: 0.1}"])
+
+
 def test_another_plan_and_other_folds_are_named(prepared, tmp_path):
     opened(prepared, tmp_path)
     with pytest.raises(ConfigError, match=r"plan.batch_size was \d+, now 7"):

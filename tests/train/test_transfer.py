@@ -206,11 +206,36 @@ def test_sparse_layers_bring_their_masks(prepared, tmp_path):
 @pytest.mark.parametrize(("there", "here"), [(0.5, 0.8), (0.0, 0.5), (0.5, 0.0)])
 def test_another_sparsity_is_refused(prepared, tmp_path, there, here):
     origin = origin_of(build("e2enet", sparsity=there), "e2enet", prepared, tmp_path)
-    message = rf"\(sparsity {there:.2g}\): --set sparse.sparsity"
+    message = rf"--set sparse.sparsity={there:g}"
     with pytest.raises(CheckpointError, match=message) as error:
         start(build("e2enet", sparsity=here), origin, prepared)
     for share in (there, here):
         assert f"of sparsity {share:.2g}" in str(error.value)
+
+
+def test_another_size_is_not_taken_for_another_sparsity(prepared, tmp_path):
+    origin = origin_of(build("e2enet"), "e2enet", prepared, tmp_path)
+    with pytest.raises(CheckpointError, match=r"has \d+\.\d% of the weights.*trained with width 4 \(here 6\)"):
+        start(build("e2enet", width=6), origin, prepared)
+    with pytest.raises(CheckpointError, match=r"has \d+\.\d% of the weights.*trained with strides"):
+        start(build("e2enet", strides=(1, 2, 2, 2, 2)), origin, prepared)
+
+
+def test_one_layer_may_be_less_sparse_as_in_weights_of_the_authors(prepared, tmp_path):
+    source, target = build("e2enet"), build("e2enet", seed=1)
+    mask = source.fusion[0][0][0].conv.kernel_mask  # 8 input and 4 output channels, 16 of 32 kernels active
+    mask.flatten()[(~mask).flatten().nonzero()[:3, 0]] = True  # 19 of 32, of many more in all layers
+    start(target, origin_of(source, "e2enet", prepared, tmp_path), prepared)
+    assert torch.equal(target.fusion[0][0][0].conv.kernel_mask, mask)
+
+
+def test_weights_that_are_not_numbers_are_refused(prepared, tmp_path):
+    source = build()
+    with torch.no_grad():
+        source.stem.bias[1] = float("nan")
+    origin = origin_of(source, "mednext_s", prepared, tmp_path)
+    with pytest.raises(CheckpointError, match=r"origin.safetensors: holds NaN or infinity \(stem.bias\)"):
+        start(build(seed=1), origin, prepared)
 
 
 def test_differing_options_without_weights_are_warned_of(prepared, tmp_path):
@@ -290,7 +315,7 @@ def test_weights_of_the_authors_start_a_training(prepared, golden_data, tmp_path
     released = {"e2enet": "shift", "ulkanet": "residual", "logonet": "residual"}
     if name in released:
         assert f"The authors' code computes something else: it has {released[name]} = " in report.warnings[0]
-    assert "compare spacing, intensities and channels yourself" in report.warnings[-1]
+    assert "compare spacing, intensities, channels and the order of the classes yourself" in report.warnings[-1]
 
 
 def test_layers_that_are_dense_on_both_sides_need_no_masks(prepared, tmp_path):

@@ -1,4 +1,4 @@
-"""What each command of the command line does, as a function of the same name.
+"""What each command of the command line does, as a function of the same name (`data list`: `list_data`).
 
     from voxelseg import commands
     commands.train("Task04_Hippocampus", out="run", model="mednext_s", fold="0", budget="20m")
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from voxelseg.commands.checking import check
     from voxelseg.commands.cluster import slurm
+    from voxelseg.commands.data import convert_data, list_data, show_data
     from voxelseg.commands.demonstration import demo
     from voxelseg.commands.listing import models, recipes
     from voxelseg.commands.planning import plan, preprocess
@@ -23,28 +24,34 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "check": "checking",
+    "convert_data": "data",
     "demo": "demonstration",
     "evaluate": "scoring",
+    "list_data": "data",
     "models": "listing",
     "plan": "planning",
     "predict": "predicting",
     "preprocess": "planning",
     "recipes": "listing",
     "report": "reporting",
+    "show_data": "data",
     "slurm": "cluster",
     "train": "training",
 }
 
 __all__ = [
     "check",
+    "convert_data",
     "demo",
     "evaluate",
+    "list_data",
     "models",
     "plan",
     "predict",
     "preprocess",
     "recipes",
     "report",
+    "show_data",
     "slurm",
     "train",
 ]

@@ -14,6 +14,8 @@ from voxelseg.version import __version__
 
 SECONDS_TO_SAVE = 300
 """So long before the time limit the training is asked to stop, which saves its state."""
+SHORTEST_JOB_S = 2 * SECONDS_TO_SAVE
+"""A job with less time would be stopped before it got anywhere, and queued again for ever."""
 _FORMS = {
     "time": (r"\d+(-\d+)?(:\d\d?){0,2}", "24:00:00 or 2-12"),
     "partition": (r"[\w.,+-]+", "the name of one, or several with commas between"),
@@ -30,9 +32,10 @@ queue_again() {{
     scancel --signal=TERM "$job"  # to the training, not to this script
     if wait "$training"; then exit 0; fi  # it had just finished
     scontrol requeue "$job"
-    exit 0
+    exit  # with an error if the cluster refuses
 }}
 trap queue_again USR1
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={SECONDS_TO_SAVE - 60}  # torchrun gives a step 30 seconds to end otherwise
 """
 
 
@@ -57,11 +60,17 @@ def slurm(
     with a task for each of so many folds. The job queues itself again before its time limit and goes on. `sbatch` are
     further options of a job ("--account=NAME"), `env_setup` lines of shell that make `voxelseg` available.
 
-    Raises ConfigError for an impossible value, VoxelsegError if `out` cannot be written.
+    Raises ConfigError for an impossible value, or one with which the job would never get anywhere; VoxelsegError if
+    `out` cannot be written.
     """
     _check_counts(nodes=nodes, cpus_per_task=cpus_per_task, folds=folds)
     if gpus_per_node < 0:
         raise ConfigError(f"--gpus-per-node {gpus_per_node}: expected 0 or more.")
+    if time is not None and seconds_of(_checked("time", time)) <= SHORTEST_JOB_S:
+        raise ConfigError(
+            f"--time {time}: expected more than {SHORTEST_JOB_S // 60} minutes. The job stops the training "
+            f"{SECONDS_TO_SAVE // 60} minutes before its limit."
+        )
     _check_arguments(arguments, folds)
     options = {"time": time, "partition": partition, "cpus-per-task": cpus_per_task, "mem": mem}
     header = [
@@ -109,6 +118,16 @@ def _checked(name: str, value: str) -> str:
     if not re.fullmatch(form, value):
         raise ConfigError(f"--{name} {value!r}: expected {example}.")
     return value
+
+
+def seconds_of(time: str) -> int:
+    """Seconds of a time in one of SLURM's forms: M, M:S, H:M:S, D-H, D-H:M and D-H:M:S."""
+    days, dash, rest = time.rpartition("-")
+    numbers = [int(number) for number in rest.split(":")]
+    if not dash and len(numbers) < 3:
+        numbers = [0, *numbers]  # no hours
+    hours, minutes, seconds = [*numbers, 0, 0][:3]
+    return ((24 * int(days or 0) + hours) * 60 + minutes) * 60 + seconds
 
 
 def _script(path: Path, header: Sequence[str], env_setup: Sequence[str], training: str) -> str:

@@ -12,6 +12,7 @@ from voxelseg.checkpoint import BEST_FILE, MODEL_FILE, load_checkpoint
 from voxelseg.commands.arguments import choose_device, parse_folds
 from voxelseg.commands.display import PathLike, counting_bar, say
 from voxelseg.data.dataset import Case
+from voxelseg.data.wording import counted
 from voxelseg.errors import CheckpointError, ConfigError, DataError
 from voxelseg.files import read_json
 from voxelseg.plan.plan import describe
@@ -50,7 +51,7 @@ def predict(
     on = choose_device(device)
     record = Path(run) / RUN_FILE
     config = _predict_config(read_json(record) if record.is_file() else None)
-    checkpoints = [load_checkpoint(path) for path in _model_files(Path(run), fold, checkpoint or config.checkpoint)]
+    checkpoints = [load_checkpoint(path) for path in _model_files(Path(run), fold, checkpoint, config)]
     if Path(run).is_file():
         config = _predict_config(checkpoints[0].provenance.get("run"))
     averaging = {**config.averaging, **({} if tta is None else {"tta": tta})}
@@ -67,11 +68,12 @@ def predict(
         probabilities=probabilities,
     )
     predictor = Predictor(checkpoints, device=on, **averaging, postprocess=postprocess)
+    del checkpoints  # the networks have copies of the weights
     with counting_bar(console, "predicting", total=len(cases)) as update:
         paths = predict_cases(predictor, cases, folder, progress=lambda done, case: update(done, note=case))
     say(
         console,
-        f"{output} holds the label maps of {_count(len(paths), 'scan')} by {_count(len(checkpoints), 'model')}"
+        f"{output} holds the label maps of {counted(len(paths), 'scan')} by {counted(len(predictor.networks), 'model')}"
         f"{_in_words(predictor.postprocessing)}.",
         ["evaluate", "--prediction", output, "--reference", "DIR", "--out", "DIR"],
     )
@@ -96,10 +98,6 @@ def _in_words(postprocessing: Postprocessing) -> str:
     return f", only the largest component kept of {', '.join([*together, *postprocessing.classes])}"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' if number != 1 else ''}"
-
-
 def _refuse_to_mix(output: Path, cases: Sequence[Case]) -> None:
     """ConfigError if the scans lie in the output folder: label maps would replace them, or be taken for scans."""
     here = output.resolve()
@@ -107,12 +105,14 @@ def _refuse_to_mix(output: Path, cases: Sequence[Case]) -> None:
         raise ConfigError(f"{output}: holds the scans themselves. Choose another --output.")
 
 
-def _model_files(run: Path, fold: str | int | None, checkpoint: str) -> list[Path]:
-    if checkpoint not in ("last", "best"):
+def _model_files(run: Path, fold: str | int | None, checkpoint: str | None, config: PredictConfig) -> list[Path]:
+    """The model files of the wanted folds of a run, with the weights that are wanted, or else its `config` says."""
+    if checkpoint not in (None, "last", "best"):
         raise ConfigError(f"checkpoint {checkpoint!r}: expected last or best.")
     if run.is_file():
-        if fold is not None:
-            raise ConfigError(f"{run}: is one model file, so there are no folds to choose from. Leave out --fold.")
+        for option, value in (("fold", fold), ("checkpoint", checkpoint)):
+            if value is not None:
+                raise ConfigError(f"{run}: is one model file, and there are none to choose from. Leave out --{option}.")
         return [run]
     if not run.is_dir():
         raise DataError(f"{run}: not found. Name the folder of a run (--out of `voxelseg train`) or a model file.")
@@ -129,7 +129,8 @@ def _model_files(run: Path, fold: str | int | None, checkpoint: str) -> list[Pat
     missing = [number for number in wanted if number not in found]
     if missing:
         raise ConfigError(f"{run}: fold {missing[0]} is not trained; trained are {', '.join(map(str, sorted(found)))}.")
-    files = [found[number] if checkpoint == "last" else found[number].with_name(BEST_FILE) for number in wanted]
+    name = BEST_FILE if (checkpoint or config.checkpoint) == "best" else MODEL_FILE
+    files = [found[number].with_name(name) for number in wanted]
     lost = [file for file in files if not file.is_file()]
     if lost:
         raise ConfigError(f"{lost[0]}: not there: its training kept no best weights. Use --checkpoint last.")

@@ -17,7 +17,7 @@ from voxelseg.train.memory import plan_limits, training_bytes_of_weights
 from voxelseg.train.probe import Outcome, Trial, free_gb, measure_steps, probe
 from voxelseg.train.run import build_network
 
-CHANGE_A_STEP = {"optimizer", "ema", "precision", "checkpointing", "compile", "batch_dice", "threads"}
+CHANGE_A_STEP = {"optimizer", "ema", "precision", "checkpointing", "compile", "deterministic", "batch_dice", "threads"}
 """Settings of the training that change what a step takes."""
 
 

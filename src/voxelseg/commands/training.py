@@ -1,6 +1,5 @@
 """The command `train`."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from voxelseg.commands.arguments import choose_device, parse_duration, parse_folds, parse_growth
+from voxelseg.commands.arguments import choose_device, parse_folds
+from voxelseg.commands.configuring import what_to_train
 from voxelseg.commands.display import PathLike, counting_bar, say, say_left_out, training_bar
 from voxelseg.commands.planning import check_model, measure, plan_from, plan_table, store
 from voxelseg.data.dataset import Dataset
@@ -23,18 +23,18 @@ from voxelseg.plan.plan import Plan, parse_plan, read_plan
 from voxelseg.plan.planner import override_plan
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
-from voxelseg.recipes import Recipe, find_recipe
-from voxelseg.train.config import RunConfig, build_config, check_seed
+from voxelseg.train.config import RunConfig, check_seed
 from voxelseg.train.cross_validation import begun_folds, cross_validate, scored_folds
 from voxelseg.train.distributed import Processes, joined, own_device
 from voxelseg.train.estimates import check_needs, disk_needs, memory_need, open_folds
-from voxelseg.train.fitting import check_init
 from voxelseg.train.fold import train_fold, validate_fold
+from voxelseg.train.optimizer import build_optimizer
 from voxelseg.train.precision import training_precision
 from voxelseg.train.run import PLAN_FILE, RUN_FILE, Run, build_network, open_run, plan_for_network
+from voxelseg.train.start import check_init
+from voxelseg.train.tensorboard import summary_writer
 from voxelseg.train.transfer import TransferReport
 
-DEFAULT_MODEL = "mednext_s"
 _log = logging.getLogger(__name__)
 
 
@@ -76,22 +76,19 @@ def train(
     runs out, or a file cannot be written.
     """
     check_seed(seed)
-    given = {
-        "init": ("transfer.init", None if init is None else str(init)),
-        "grow_kernel": ("train.grow_kernel", None if grow_kernel is None else parse_growth(grow_kernel)),
-    }
-    published = None if recipe is None else find_recipe(recipe)
-    model = _model_of(published, model)
-    config = build_config(
-        _with_options(settings, given),
+    published, model, config = what_to_train(
+        recipe=recipe,
+        model=model,
+        init=init,
+        grow_kernel=grow_kernel,
         epochs=epochs,
-        budget_s=None if budget is None else parse_duration(budget),
-        base=None if published is None else published.settings,
+        budget=budget,
+        settings=settings,
     )
-    if published is not None:
-        published.check(config)
     on = choose_device(own_device(device))
     training_precision(config.train, on)  # refuses what the device does not have
+    if config.train.tensorboard:
+        summary_writer()  # refuses what is not installed
     dataset = read_dataset(data)
     check_model(model, dataset, config)
     folds = read_splits(Path(splits), dataset.cases) if splits is not None else splits_of(dataset)
@@ -109,10 +106,9 @@ def train(
             make_folder(run_folder)
             fingerprint = measure(folder, dataset, workers=workers, console=console)
             planned = _training_plan(run_folder, folder, fingerprint, dataset, model, config, on, memory_gb)
-            if not (run_folder / RUN_FILE).is_file():
-                check_init(model, dataset, config, planned, chosen)
+            check_init(model, dataset, config, planned, chosen, run_folder)
             processes.check_batch(planned.batch_size)
-            config.train.sampling.check_batch(planned.batch_size)
+            config.train.sampling.check_step(config.train.accumulate * planned.batch_size)
             config.augmentation.check_patch(planned.patch_size)
             run = open_run(
                 run_folder,
@@ -146,6 +142,7 @@ def train(
         mine = _train_and_score(run, chosen, stored, processes, workers=workers, console=console)
         if processes.is_main and len(folds) > 1:
             _cross_validate(run, chosen, workers=workers, console=console)
+        processes.barrier()  # `torchrun` of a machine whose processes have ended gives the others five minutes
     say(
         console,
         f"Wrote {', '.join(str(run.model_file(number)) for number in mine)}.",
@@ -189,7 +186,8 @@ def _train_and_score(
         except BusyError:
             if fold == folds[-1] and not mine:
                 raise
-            _log.warning("%s: another voxelseg process works on fold %d, which is left to it.", run.folder, fold)
+            if processes.is_main:
+                _log.warning("%s: another voxelseg process works on fold %d, which is left to it.", run.folder, fold)
     return mine
 
 
@@ -224,52 +222,33 @@ def _train_and_score_fold(
 def _show_transfer(report: TransferReport, console: Console | None) -> None:
     if console is not None:
         console.print(report.table())
+        return
+    for warning in report.warnings:
+        _log.warning("%s: %s", report.path, warning)
 
 
 def _cross_validate(run: Run, folds: Sequence[int], *, workers: int, console: Console | None) -> None:
     """Pool all folds of the run if they are finished; else name those that are not, if several are trained."""
     scored = scored_folds(run)
-    waiting = [str(fold) for fold in range(len(run.splits)) if fold not in scored]
+    waiting = [fold for fold in range(len(run.splits)) if fold not in scored]
     if not waiting:
-        with counting_bar(console, "choosing the postprocessing") as update:
+        with counting_bar(console, "pooling all folds") as update:
             found = cross_validate(run, scored, workers=workers, progress=update)
         if console is not None:
             console.print(cross_validation_table(found))
     elif console is not None and (len(folds) > 1 or len(begun_folds(run)) > 1):
+        trained = [fold for fold in waiting if run.model_file(fold).is_file()]
+        sentences = {
+            "Not finished": [fold for fold in waiting if fold not in trained],
+            "Not scored, or with other settings of `predict`": trained,
+        }
         console.print(
-            f"Not finished: fold {', '.join(waiting)} of {len(run.splits)} folds. The process that finishes the last "
-            "one pools their scores; so does this command with --fold all.",
+            *(f"{what}: fold {', '.join(map(str, which))}." for what, which in sentences.items() if which),
+            "The process that finishes the last one pools the scores; so does this command with --fold all.",
             soft_wrap=True,
             highlight=False,
             markup=False,
         )
-
-
-def _model_of(recipe: Recipe | None, model: str | None) -> str:
-    """The network to train; ConfigError for the recipe of another one."""
-    if recipe is None:
-        return model or DEFAULT_MODEL
-    if model not in (None, recipe.model):
-        raise ConfigError(
-            f"--recipe {recipe.name} is a training of {recipe.model}, not of {model}. Leave out --model, or the recipe."
-        )
-    return recipe.model
-
-
-def _with_options(settings: Sequence[str], options: Mapping[str, tuple[str, Any]]) -> list[str]:
-    """`settings` and one more for each option that is given; ConfigError if a setting says the same thing again.
-
-    `options` has the key and the value, None if it is not given, of each option by name.
-    """
-    keys = {setting.partition("=")[0].strip() for setting in settings}
-    found = list(settings)
-    for name, (key, value) in options.items():
-        if value is None:
-            continue
-        if key in keys:
-            raise ConfigError(f"--{name.replace('_', '-')} and --set {key} say the same thing. Give one.")
-        found.append(f"{key}={json.dumps(value)}")
-    return found
 
 
 def _chosen_folds(text: str, count: int) -> list[int]:
@@ -294,7 +273,7 @@ def _training_plan(
 ) -> Plan:
     """The plan of `voxelseg plan` with the user's values, or else that of the run in `run`, or else a fresh one.
 
-    The patch is made to fit `model`.
+    The patch is made to fit `model`. ConfigError for options that this network cannot have.
     """
     if work.plan_path.is_file():
         planned = override_plan(work.plan(), fingerprint, config.plan)
@@ -304,4 +283,5 @@ def _training_plan(
         planned = plan_from(fingerprint, dataset, model, config, device, memory_gb)
     with torch.device("meta"):
         network = build_network(model, dataset, config, planned)
+    build_optimizer(network, config.train, config.transfer)  # refuses patterns that choose nothing
     return plan_for_network(planned, network)

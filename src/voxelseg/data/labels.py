@@ -123,7 +123,10 @@ class LabelScheme:
         """Boolean mask of class `name` in a label map of any shape."""
         for one in self.classes:
             if one.name == name:
-                return np.isin(label, one.values)
+                mask: npt.NDArray[np.bool_] = label == one.values[0]  # np.isin would take 8 bytes a voxel
+                for value in one.values[1:]:
+                    mask |= label == value
+                return mask
         raise DataError(f"there is no class {name!r}. Known classes: {', '.join(self.names)}.")
 
     def encode(self, label: npt.NDArray[Any]) -> npt.NDArray[np.int16]:

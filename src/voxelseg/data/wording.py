@@ -9,3 +9,8 @@ def some(names: Collection[str]) -> str:
     """The names, separated by commas; only the first `MOST_NAMED`, and how many more, if there are many."""
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
     return ", ".join(list(names)[:MOST_NAMED]) + more
+
+
+def counted(count: int, thing: str, things: str = "") -> str:
+    """Such as "1 case" and "2 cases"."""
+    return f"{count} {thing}" if count == 1 else f"{count:,} {things or thing + 's'}".replace(",", "\u202f")

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import numpy.typing as npt
+
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.evaluate.case import LabelPair, class_pairs, read_pair
@@ -23,6 +25,7 @@ from voxelseg.predict.postprocess import Postprocessing
 ROUNDING = 1e-9
 """A mean Dice that differs by less has not changed."""
 _Dice = Mapping[str, float]
+LabelMap = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def choose_postprocessing(
 ) -> Choice:
     """The postprocessing that the rule above gives for predicted label maps and their references.
 
-    `workers` processes each hold one case: both label maps, a third one, and 6 bytes for each voxel of the foreground's
+    `workers` processes each hold one case: both label maps, a third one, and 7 bytes for each voxel of the foreground's
     bounding box. `progress` is called with the numbers of cases done and in all. DataError lists all files that cannot
     be read or compared.
     """
@@ -101,23 +104,24 @@ def component_dice(pair: LabelPair, *, labels: LabelScheme) -> CaseDice:
     reference, prediction = (volume.array[0] for volume in read_pair(pair, labels))
     each = () if labels.has_regions else labels.names
     ways = (
-        Postprocessing(),
         Postprocessing(foreground=True),
         Postprocessing(classes=each),
         Postprocessing(foreground=True, classes=each),
     )
-    scores: list[_Dice] = []
-    changed = False
-    for way in ways:
+    before = _dice(reference, prediction, labels)
+
+    def after(way: Postprocessing) -> _Dice:
         kept = way.apply(prediction, labels)
-        if kept is prediction and scores:
-            scores.append(scores[0])
-            continue
-        changed |= kept is not prediction
-        masks = class_pairs(reference, kept, labels, spacing_mm=(1.0, 1.0, 1.0))  # Dice needs no spacing
-        scores.append({name: dice(mask) for name, mask in masks})
-    as_it_is, foreground, classes, both = scores
-    return CaseDice(as_it_is, foreground, classes, both, changed)
+        return before if kept is prediction else _dice(reference, kept, labels)
+
+    foreground, classes, both = (after(way) for way in ways)
+    changed = any(way is not before for way in (foreground, classes, both))
+    return CaseDice(before, foreground, classes, both, changed)
+
+
+def _dice(reference: LabelMap, prediction: LabelMap, labels: LabelScheme) -> _Dice:
+    masks = class_pairs(reference, prediction, labels, spacing_mm=(1.0, 1.0, 1.0))  # Dice needs no spacing
+    return {name: dice(mask) for name, mask in masks}
 
 
 def choose(cases: Sequence[CaseDice], labels: LabelScheme) -> tuple[Postprocessing, list[Candidate]]:

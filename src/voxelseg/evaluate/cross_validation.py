@@ -18,7 +18,7 @@ from voxelseg.errors import DataError
 from voxelseg.evaluate.components import Candidate
 from voxelseg.evaluate.evaluation import CASES_FILE, SUMMARY_FILE, Evaluation, read_evaluation
 from voxelseg.evaluate.intervals import LEVEL, RESAMPLES, Interval, MetricIntervals
-from voxelseg.files import read_json, sha256_of_file, write_json
+from voxelseg.files import read_json, remove_file, sha256_of_file, sha256_of_json, write_json
 from voxelseg.metrics import METRICS
 from voxelseg.predict.postprocess import Postprocessing
 
@@ -46,7 +46,7 @@ class FoldScores:
 
 @dataclass(frozen=True, kw_only=True)
 class CrossValidation:
-    """Scores of all held-out cases, each predicted by a network that has not seen it."""
+    """Scores of all held-out cases, each predicted by the network of the fold that held it out."""
 
     inputs: Mapping[str, str]
     """Fold -> SHA-256 of the scores that it went in with."""
@@ -69,7 +69,11 @@ class CrossValidation:
         return stdev(means) if len(means) > 1 else math.nan
 
     def write(self, out: Path) -> None:
-        """Write all files into folder `out`, and remove those of an earlier cross-validation that this one has not."""
+        """Write all files into folder `out`, and remove those of an earlier cross-validation that this one has not.
+
+        Until the last one is written, `read_cross_validation` finds none there.
+        """
+        remove_file(out / POSTPROCESSING_FILE)
         self.pooled.write(
             out,
             more={
@@ -144,8 +148,11 @@ def read_cross_validation(folder: Path, labels: LabelScheme) -> CrossValidation 
 
 
 def scores_state(folder: Path) -> str:
-    """State of the scores in `folder`, the validation of a fold: tells whether a cross-validation is of these."""
-    return sha256_of_file(folder / CASES_FILE)
+    """State of the scores in `folder`, the validation of a fold: tells whether a cross-validation is of these.
+
+    Their summary counts, too: another tolerance may leave every score as it was.
+    """
+    return sha256_of_json([sha256_of_file(folder / name) for name in (CASES_FILE, SUMMARY_FILE)])
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:

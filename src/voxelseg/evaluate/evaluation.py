@@ -6,13 +6,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
 from voxelseg.errors import DataError
 from voxelseg.evaluate.case import ClassScore
-from voxelseg.files import read_json, write_json, write_text
+from voxelseg.files import read_json, remove_file, write_json, write_text
 from voxelseg.metrics import METRICS
 
 CASES_FILE = "cases.csv"
@@ -78,7 +79,15 @@ class Evaluation:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes in their order."""
-        return tuple(dict.fromkeys(score.name for score in self.scores))
+        return tuple(self._of_class)
+
+    @cached_property
+    def _of_class(self) -> Mapping[str, Sequence[ClassScore]]:
+        """Scores by class: there may be a hundred classes, and to look through all scores for each takes long."""
+        found: dict[str, list[ClassScore]] = {}
+        for score in self.scores:
+            found.setdefault(score.name, []).append(score)
+        return found
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -87,7 +96,7 @@ class Evaluation:
 
     def values(self, metric: str, name: str) -> dict[str, float]:
         """Case id -> value of `metric` for class `name`, NaN where it is undefined."""
-        return {score.case: score.metrics[metric] for score in self.scores if score.name == name}
+        return {score.case: score.metrics[metric] for score in self._of_class.get(name, ())}
 
     def spread(self, metric: str, name: str) -> Spread:
         """Spread of `metric` over the cases for class `name`."""
@@ -117,7 +126,7 @@ class Evaluation:
         }
 
     def _class_summary(self, name: str) -> dict[str, Any]:
-        scores = [score for score in self.scores if score.name == name]
+        scores = self._of_class[name]
         result: dict[str, Any] = {}
         for metric in METRICS:
             found = self.spread(metric, name)
@@ -139,7 +148,7 @@ class Evaluation:
     def write(self, out: Path, *, more: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
         """Write cases.csv and summary.json into folder `out`; returns their paths. Undefined values are empty cells.
 
-        `more` is added to the summary.
+        `more` is added to the summary. Whenever this is interrupted, no summary lies beside scores of another time.
         """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
@@ -148,6 +157,7 @@ class Evaluation:
             numbers = [score.metrics[metric] for metric in METRICS] + [getattr(score, volume) for volume in _VOLUMES]
             rows.writerow([score.case, score.name, *("" if math.isnan(x) else f"{x:.10g}" for x in numbers)])
         cases, summary = Path(out) / CASES_FILE, Path(out) / SUMMARY_FILE
+        remove_file(summary)
         write_text(cases, text.getvalue())
         write_json(summary, {**self.summary(), **(more or {})})
         return cases, summary

@@ -2,9 +2,11 @@
 
 import math
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from voxelseg.data.wording import counted
 from voxelseg.evaluate.cross_validation import MEANING, OPTIMISM, CrossValidation
 from voxelseg.evaluate.evaluation import Evaluation, Spread
 from voxelseg.evaluate.intervals import Interval
@@ -19,7 +21,7 @@ def class_table(evaluation: Evaluation) -> Table:
         "n: cases in which the class is in the reference or the prediction."
     )
     table = Table(
-        title=f"Scores of {cases} case{'s' if cases != 1 else ''}",
+        title=f"Scores of {counted(cases, 'case')}",
         caption=Text("\n".join((reading, *evaluation.notes)), style="table.caption"),
     )
     table.add_column("Class", overflow="fold")
@@ -36,15 +38,14 @@ def class_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def cross_validation_table(found: CrossValidation) -> Table:
-    """Table of each class's mean Dice over all held-out cases, its interval, and both after the postprocessing."""
-    after, cases = found.postprocessed, len(found.pooled.cases)
+def cross_validation_table(found: CrossValidation) -> Group:
+    """Each class's mean Dice over all held-out cases, its interval, and both after the postprocessing; then remarks."""
+    after = found.postprocessed
+    cases, patients = counted(len(found.pooled.cases), "held-out case"), counted(found.patients, "patient")
     spread = f"Mean Dice of the folds: {fold_spread(found, 'dice')}."
     lines = [f"Interval: {MEANING}", spread, postprocessing_in_words(found), *found.pooled.notes]
-    table = Table(
-        title=f"Cross-validation: {cases} held-out cases of {found.patients} patients in {len(found.folds)} folds",
-        caption=Text("\n".join(line for line in lines if line), style="table.caption"),
-    )
+    title = f"Cross-validation: {cases} of {patients} in {len(found.folds)} folds"
+    table = Table()
     table.add_column("Class", overflow="fold")
     for heading in ("Dice", "95 % interval", *(("Postprocessed", "95 % interval") if after else ())):
         table.add_column(heading, justify="right")
@@ -59,7 +60,8 @@ def cross_validation_table(found: CrossValidation) -> Table:
     if after is not None and later is not None:
         cells += [format_score(after.mean("dice"), ""), format_interval(later.mean, "")]
     table.add_row("mean", *cells, style="bold")
-    return table
+    remarks = Text("\n".join(line for line in lines if line), style="table.caption")
+    return Group(Text(title, style="table.title"), table, remarks)
 
 
 def fold_spread(found: CrossValidation, metric: str) -> str:
@@ -78,7 +80,9 @@ def postprocessing_in_words(found: CrossValidation) -> str:
     if chosen is None:
         return ""
     if not chosen:
-        return "Postprocessing: none, since keeping only largest components met the rule nowhere."
+        return (
+            "Postprocessing: none, since keeping only largest components raised no mean Dice without lowering another."
+        )
     kept = ["of all classes together only the largest component is kept"] if chosen.foreground else []
     kept += [f"only the largest component of each of these is kept: {', '.join(chosen.classes)}"] * bool(chosen.classes)
     return f"Postprocessing: {'; then '.join(kept)}. {OPTIMISM}"

@@ -62,10 +62,11 @@ class DiceCrossEntropy(nn.Module):
         The cross entropy is the mean over known voxels (and outputs, with regions); 0 if there are none. A class
         missing from target and prediction has Dice 1.
         """
+        row = target.shape[-1]
         logits, target = logits.float().flatten(2), target.flatten(1).long()  # (B, K, N), (B, N)
         known = target >= 0
         if self.region_table is None:
-            cross_entropy, overlap, size = self._exclusive(logits, target, known)
+            cross_entropy, overlap, size = self._exclusive(logits, target, known, row=row)
         else:
             cross_entropy, overlap, size = self._independent(logits, self.region_table[target.clamp(min=0)], known)
         summed, num_known = self.total(torch.stack([cross_entropy, known.sum().to(cross_entropy.dtype)]))
@@ -80,11 +81,13 @@ class DiceCrossEntropy(nn.Module):
             loss = loss - self.dice_weight * dice
         return loss
 
-    def _exclusive(self, logits: Tensor, target: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _exclusive(self, logits: Tensor, target: Tensor, known: Tensor, *, row: int) -> tuple[Tensor, Tensor, Tensor]:
         """Summed cross entropy; overlap and summed sizes (B, classes) of prediction and target.
 
         Sums over the target's classes are scattered, which spares the one-hot target: with 14 classes 55 ms and 70 MB
-        instead of 185 ms and 99 MB for two patches of 48 x 64 x 48 on one core.
+        instead of 185 ms and 99 MB for two patches of 48 x 64 x 48 on one core. Each row of so many voxels has sums of
+        its own, which are then added up: a single one that grows to a million voxels would round each further
+        probability to a multiple of 1/16, and the Dice of a large class was up to 2.4 % off.
         """
         num_classes = logits.shape[1]
         log_probabilities = logits.log_softmax(dim=1)
@@ -94,10 +97,13 @@ class DiceCrossEntropy(nn.Module):
         if not bool(known.all()):
             probabilities = probabilities * known[:, None]
         # ignored voxels go to a last bin of their own, which is left out
-        bins = torch.where(known, target, num_classes)
-        empty = logits.new_zeros(len(logits), num_classes + 1)
-        overlap = empty.scatter_add(1, bins, at_target.exp())
-        voxels = empty.scatter_add(1, bins, torch.ones_like(at_target))
+        bins = torch.where(known, target, num_classes).view(-1, row)
+        empty = logits.new_zeros(len(bins), num_classes + 1)
+        ones = torch.ones_like(at_target)
+        overlap, voxels = (
+            empty.scatter_add(1, bins, values.view(-1, row)).view(len(logits), -1, num_classes + 1).sum(1)
+            for values in (at_target.exp(), ones)
+        )
         wanted = slice(self.first_class, num_classes)
         return cross_entropy, overlap[:, wanted], probabilities.sum(2)[:, wanted] + voxels[:, wanted]
 

@@ -3,9 +3,18 @@
 `spatial` moves image and target alike, then `intensity` changes the image.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 from voxelseg.errors import ConfigError
 from voxelseg.geometry import Shape
@@ -23,14 +32,24 @@ def _around_1(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
+def _angles(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError as error:
+        raise ValueError("expected degrees from 0 to 180: one number, or one for each of D, H, W") from error
+
+
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Axis = Annotated[int, Field(ge=0, le=2)]
+Angles = Annotated[Degrees | tuple[Degrees, Degrees, Degrees], WrapValidator(_angles)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Range = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_ascending)]
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+ShareRange = Annotated[tuple[Share, Share], AfterValidator(_ascending)]
 FiniteRange = Annotated[tuple[Finite, Finite], AfterValidator(_ascending)]
 FactorRange = Annotated[tuple[Positive, Positive], AfterValidator(_around_1)]
 
@@ -44,7 +63,7 @@ class AugmentationConfig(BaseModel):
     """Whether anything is changed at all."""
     rotation: Probability = 0.2
     """Probability of a rotation about all three axes; about D only, in plane, if the data are anisotropic."""
-    rotation_degrees: Degrees | tuple[Degrees, Degrees, Degrees] = 30.0
+    rotation_degrees: Angles = 30.0
     """Largest angle about each axis where the data are isotropic; one for all, or those about D, H, W."""
     rotation_degrees_in_plane: Degrees = 180.0
     """Largest angle about D where the data are anisotropic."""
@@ -91,7 +110,7 @@ class AugmentationConfig(BaseModel):
     """Of that factor."""
     low_resolution: Probability = 0.25
     """Probability of sampling down and up again, which then takes each channel with probability 1/2."""
-    low_resolution_zoom: PositiveRange = (0.5, 1.0)
+    low_resolution_zoom: ShareRange = (0.5, 1.0)
     """Resolution that is left, relative to the patch's."""
     low_resolution_order: Literal[1, 3] = 1
     """Splines that it is sampled up by: 1 linear, 3 cubic (nnU-Net v1). Down it is the nearest neighbour."""

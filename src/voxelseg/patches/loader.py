@@ -38,7 +38,7 @@ class PatchSource:
     """Batches that a training step sees: the share of foreground holds for them together."""
 
     def __post_init__(self) -> None:
-        self.sampling.check_batch(self.batch_size)
+        self.sampling.check_step(self.accumulate * self.batch_size)
         self.augmentation.check_patch(self.patch_size)
 
 

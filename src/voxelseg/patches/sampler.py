@@ -29,13 +29,13 @@ class Sampling:
     crops_per_case: int = 1
     case_order: Literal["random", "shuffled"] = "random"
 
-    def check_batch(self, batch_size: int) -> None:
-        """ConfigError if batches of this size cannot be filled so."""
+    def check_step(self, num_patches: int) -> None:
+        """ConfigError if a step of so many patches cannot be filled so."""
         crops = self.crops_per_case
-        if batch_size % crops:
+        if num_patches % crops:
             raise ConfigError(
-                f"a batch of {batch_size} patches (plan.batch_size) cannot be made of {crops} from each case "
-                f"(train.crops_per_case). Set plan.batch_size to a multiple of {crops}."
+                f"a step of {num_patches} patches (plan.batch_size x train.accumulate) cannot be made of {crops} from "
+                f"each case (train.crops_per_case). Set plan.batch_size or train.accumulate to a multiple of {crops}."
             )
 
 

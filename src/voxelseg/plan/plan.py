@@ -3,10 +3,23 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from voxelseg.errors import ConfigError
 from voxelseg.files import read_json, sha256_of_json, write_json
+
+
+def _all_three(value: tuple[int, int, int]) -> tuple[int, int, int]:
+    if sorted(value) != [0, 1, 2]:
+        raise ValueError("expected 0, 1 and 2, each once")
+    return value
+
+
+def _no_axis_twice(value: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("names an axis twice")
+    return value
+
 
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -14,6 +27,8 @@ FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Triple = tuple[PositiveInt, PositiveInt, PositiveInt]
 Axis = Annotated[int, Field(ge=0, le=2)]
+AxisOrder = Annotated[tuple[int, int, int], AfterValidator(_all_three)]
+Axes = Annotated[tuple[Axis, ...], AfterValidator(_no_axis_twice)]
 
 
 class Normalization(BaseModel):
@@ -65,7 +80,7 @@ class Plan(BaseModel):
 
     channels: tuple[str, ...]
     """Names of the input channels, in order."""
-    axes: tuple[int, int, int] = (0, 1, 2)
+    axes: AxisOrder = (0, 1, 2)
     """Which canonical axis (0 inferior-superior, 1 posterior-anterior, 2 left-right) becomes D, H, W."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
     """Voxel size that scans are resampled to."""
@@ -96,7 +111,7 @@ class Plan(BaseModel):
     """Voxels that the network sees at once."""
     batch_size: PositiveInt
     """Patches of a training step."""
-    mirror_axes: tuple[Axis, ...]
+    mirror_axes: Axes
     """Axes (0 D, 1 H, 2 W) along which mirroring is harmless, in training and at prediction."""
     median_shape: Triple
     """Median size of the cases after cropping and resampling; for information."""
@@ -109,12 +124,8 @@ class Plan(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Plan":
-        if sorted(self.axes) != [0, 1, 2]:
-            raise ValueError(f"axes must name 0, 1, 2 once each, got {self.axes}")
         if len(self.normalization) != len(self.channels):
             raise ValueError(f"{len(self.normalization)} normalizations for {len(self.channels)} channels")
-        if len(set(self.mirror_axes)) != len(self.mirror_axes):
-            raise ValueError(f"mirror_axes names an axis twice: {self.mirror_axes}")
         if len(self.strides) != len(self.kernels):
             raise ValueError(f"{len(self.strides)} strides for {len(self.kernels)} kernels")
         return self
@@ -162,12 +173,20 @@ def read_plan(path: Path) -> Plan:
     return parse_plan(read_json(path, remedy="Run `voxelseg plan` again."), source=str(path))
 
 
+_PLAIN_WORDS = {
+    "extra_forbidden": "unknown key",
+    "tuple_type": "should be a list, as [a, b]",
+    "dict_type": "should be names with values, as {a: 1}",
+}
+"""For faults that pydantic names in Python's terms."""
+
+
 def describe(error: ValidationError) -> str:
     """All faults of a pydantic error in one line, each with its key and what was given."""
     faults = []
     for fault in error.errors():
         key = ".".join(str(part) for part in fault["loc"])
-        message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+        message = _PLAIN_WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
         given = repr(fault["input"])
         faults.append(f"{key}: {message}" if key else message)
         if key and fault["type"] != "missing" and len(given) < 80:

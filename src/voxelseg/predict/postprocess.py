@@ -35,15 +35,21 @@ class Postprocessing:
     def apply(self, label_map: Array, labels: LabelScheme) -> Array:
         """`label_map` (D, H, W) with background in place of what is removed; `label_map` itself if nothing is.
 
-        Beside both it takes 6 bytes for each voxel of the foreground's bounding box.
+        Beside both it takes 7 bytes for each voxel of the foreground's bounding box.
         """
+        assert not (self.classes and labels.has_regions), "what would become of a removed part of an inner region?"
+        values: list[int | None] = [None] if self.foreground else []
+        values += [label.paint for label in labels.classes if label.name in self.classes]
         kept = label_map
-        if self.foreground:
-            kept = _without_fragments(kept, None)
-        for label in labels.classes:
-            if label.name in self.classes:
-                assert not labels.has_regions, "what would become of a removed part of an inner region?"
-                kept = _without_fragments(kept, label.paint)
+        for value in values:
+            box = _box(kept, value)
+            if box is None:
+                continue
+            inside = kept[box]
+            fragments = outside_largest(inside > 0 if value is None else inside == value)
+            if fragments.any():
+                kept = label_map.copy() if kept is label_map else kept
+                kept[box][fragments] = 0
         return kept
 
     def to_dict(self) -> dict[str, Any]:
@@ -59,20 +65,6 @@ class Postprocessing:
         if unknown:
             raise ValueError(f"{', '.join(sorted(unknown))} cannot be postprocessed")
         return cls(foreground=bool(value["foreground"]), classes=tuple(value["classes"]))
-
-
-def _without_fragments(label_map: Array, value: int | None) -> Array:
-    """`label_map` without the smaller components of `value`, None: of all values but 0; itself if it has none."""
-    box = _box(label_map, value)
-    if box is None:
-        return label_map
-    inside = label_map[box]
-    fragments = outside_largest(inside > 0 if value is None else inside == value)
-    if not fragments.any():
-        return label_map
-    kept = label_map.copy()
-    kept[box][fragments] = 0
-    return kept
 
 
 def _box(label_map: Array, value: int | None) -> tuple[slice, ...] | None:
@@ -103,5 +95,6 @@ def outside_largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         voxels = np.bincount(plane.ravel())
         sizes[: voxels.size] += voxels
     sizes[0] = 0
-    outside: npt.NDArray[np.bool_] = mask & (components != sizes.argmax())
+    outside: npt.NDArray[np.bool_] = components != sizes.argmax()
+    outside &= mask
     return outside

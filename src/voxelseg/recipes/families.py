@@ -13,6 +13,10 @@ STEPS_PER_EPOCH = 250
 """Of nnU-Net."""
 
 HALF_PRECISION = "Half precision is bf16 where the GPU has it, fp16 as in the code elsewhere, none on a CPU."
+BEST_IS_SELECTED = (
+    "Here by the mean Dice of the running validation, on patches of the held-out scans, whose scores this flatters a "
+    "little."
+)
 POOLED_DICE = (
     "The Dice is pooled over the batch, as nnU-Net does where its planner also makes a low-resolution stage, which it "
     "does for scans as large as these."

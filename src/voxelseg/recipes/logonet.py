@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any, Literal
 
 from voxelseg.data.convert import find_public_data
-from voxelseg.recipes.families import HALF_PRECISION, monai
+from voxelseg.recipes.families import BEST_IS_SELECTED, HALF_PRECISION, monai
 from voxelseg.recipes.recipe import UNSAID, Difference, Recipe, Score, Settings, Source, merged
 
 Data = Literal[
@@ -72,7 +72,7 @@ def steps_per_paper_epoch(data: Data) -> int:
 
 def _values(data: Data) -> Settings:
     return {
-        "model": {"residual": "released"},
+        "model": {"residual": "released", "strides": 2},
         "plan": {"batch_size": CASES_PER_GPU * CROPS_PER_CASE, "mirror_axes": [0, 1, 2]},
         "augmentation": {
             "mirror": True,
@@ -146,7 +146,7 @@ def _differences(data: Data) -> tuple[Difference, ...]:
             paper=UNSAID,
             code="that of the best validation, by a mean of Dice that includes the background",
             settings=("predict.checkpoint=last",),
-            note="Here by the mean Dice of the running validation, which sees patches of the held-out scans.",
+            note=BEST_IS_SELECTED,
         ),
     )
 
@@ -160,10 +160,11 @@ def _reported(data: Data, size: Size) -> tuple[Score, ...]:
 
 
 def _notes(data: Data) -> tuple[str, ...]:
-    steps = steps_per_paper_epoch(data)
+    steps, crops = steps_per_paper_epoch(data), GPUS * CASES_PER_GPU * CROPS_PER_CASE
     notes = [
         f"A step sees {GPUS * CASES_PER_GPU} scans with {CROPS_PER_CASE} crops each, in the paper on {GPUS} GPUs.",
         f"Here {GPUS} batches are accumulated, and a batch norm sees one of them, as it sees one GPU's there.",
+        f"On {GPUS} GPUs: --set train.accumulate=1 --set plan.batch_size={crops}. Then a batch norm sees all crops.",
         f"{EPOCHS} epochs of the paper, with every training scan once, are {EPOCHS * steps} steps; ours are longer.",
         "Spacing, intensities, augmentation and windows are the code's; the paper does not say them.",
         HALF_PRECISION,
@@ -176,7 +177,7 @@ def _notes(data: Data) -> tuple[str, ...]:
     else:
         notes.append(
             "Which scans the paper trained and tested on is not printed, nor whether the table's mean is over classes "
-            "and includes the background."
+            "and includes the background. The repository has lists of scans, in several versions."
         )
         notes.append("The code's window, -100 to 2000, is the same for all tasks, MRI included.")
     return tuple(notes)

@@ -110,14 +110,16 @@ class Recipe:
     def remarks(self, dataset: Dataset) -> list[str]:
         """What to know before `dataset` is trained on with values that were meant for other data; often empty."""
         found, meant = [], self.public_data
+        fixed = "normalization" in self.settings["plan"]  # else the planner's rules suit the data
         if len(dataset.channels) != len(meant.channels):
-            fixed = "normalization" in self.settings["plan"]
             found.append(
                 f"Recipe {self.name} is for {_count(meant.channels, 'channel')} ({some(meant.channels)}); "
                 f"{dataset.name} has {_count(dataset.channels, 'channel')} ({some(dataset.channels)})."
                 + (" Give --set plan.normalization=... with a rule for each." if fixed else "")
             )
-        elif any(is_ct(there) != is_ct(here) for there, here in zip(meant.channels, dataset.channels, strict=True)):
+        elif fixed and any(
+            is_ct(there) != is_ct(here) for there, here in zip(meant.channels, dataset.channels, strict=True)
+        ):
             found.append(
                 f"Recipe {self.name} is for {meant.modality} ({some(meant.channels)}), and {dataset.name} has "
                 f"{some(dataset.channels)}: check that plan.normalization suits it."

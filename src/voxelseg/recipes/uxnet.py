@@ -6,7 +6,7 @@ authors' code's.
 
 from typing import Any, Literal
 
-from voxelseg.recipes.families import monai, nnunet, nnunet_sgd
+from voxelseg.recipes.families import BEST_IS_SELECTED, POOLED_DICE, monai, nnunet, nnunet_sgd
 from voxelseg.recipes.recipe import UNSAID, Difference, Recipe, Score, Settings, Source, merged
 
 Data = Literal["feta21", "flare21", "amos22"]
@@ -16,6 +16,7 @@ PUBLIC: dict[Data, str] = {"feta21": "feta21", "flare21": "flare21", "amos22": "
 STEPS, STEPS_PER_VALIDATION = 40_000, 500
 PATIENCE = 11
 """Validations; PyTorch's ReduceLROnPlateau counts them as a patience of 10, which the paper prints."""
+STRIDES = [[2, 2, 2]] * 4
 SPACING_MM: dict[Data, list[float]] = {"flare21": [1.2, 1.0, 1.0], "amos22": [2.0, 1.5, 1.5]}
 """D, H, W; in the code 1.0 x 1.0 x 1.2 and 1.5 x 1.5 x 2.0 along left-right, posterior-anterior, inferior-superior."""
 
@@ -75,7 +76,7 @@ def _scored(data: Data, kernel: int, *, finetuned: bool) -> str:
 
 def _values(data: Data, kernel: int) -> Settings:
     return {
-        "model": {"kernel_size": kernel},
+        "model": {"kernel_size": kernel, "strides": STRIDES},
         "plan": {**_space(data), "batch_size": 2, "mirror_axes": [], "normalization": [_intensities(data)]},
         "augmentation": {
             "rotation": 1.0,
@@ -143,6 +144,7 @@ def _differences(data: Data) -> tuple[Difference, ...]:
             paper="multiplied by 0.9 on a plateau, patience 10",
             code="constant; the scheduler is commented out",
             settings=("train.schedule=constant",),
+            note="Here the paper's, by the loss of the running validation every 500 steps; it does not say by what.",
         ),
         Difference(
             what="crops",
@@ -174,7 +176,7 @@ def _differences(data: Data) -> tuple[Difference, ...]:
             paper=UNSAID,
             code="that of the best validation, by a running mean of Dice that includes the background",
             settings=("predict.checkpoint=last",),
-            note="Here by the mean Dice of the running validation, which sees patches of the held-out scans.",
+            note=BEST_IS_SELECTED,
         ),
     )
 
@@ -196,10 +198,11 @@ def _reported(data: Data, kernel: int, *, finetuned: bool) -> tuple[Score, ...]:
 
 
 def _notes(data: Data, *, finetuned: bool) -> tuple[str, ...]:
+    published = {"feta21": "61 and 18", "flare21": "341 and 20", "amos22": "180 and 20"}[data]
     notes = [
         "A step sees two crops of one scan, as in the code; Table 4 has other numbers for fine-tuning.",
-        "The five folds of 80 % training, 10 % validation and 10 % test are not published"
-        + (", but 180 and 20 scans of AMOS are." if data == "amos22" else "."),
+        "The five folds of 80 % training, 10 % validation and 10 % test are not published.",
+        f"The code lists {published} scans: --splits DATA/splits_uxnet.json, which `voxelseg data convert` makes.",
         "Users who ran the code got 0.813 instead of 0.874 on FeTA and 0.926 instead of 0.934 on FLARE (issue 27).",
     ]
     if data != "feta21":
@@ -210,6 +213,10 @@ def _notes(data: Data, *, finetuned: bool) -> tuple[str, ...]:
         notes.append("The paper prints no score for AMOS 2022 from scratch; TRAINING.md of the code has the command.")
     if finetuned:
         notes.append("The code replaces the output layer and trains all weights, with the values of direct training.")
+        notes.append(
+            "The paper starts from the best of five folds, at its best validation: --init RUN/fold_K/best.safetensors. "
+            "--init RUN takes the end of the training of the fold with the same number."
+        )
     return tuple(notes)
 
 
@@ -221,9 +228,10 @@ def uxnet_in_nnunet(data: InNNUNet = "feta21", *, deep_supervision: bool = True)
         settings=merged(
             nnunet(),
             {
-                "train": {**nnunet_sgd(), "deep_supervision": deep_supervision},
+                "train": {**nnunet_sgd(), "deep_supervision": deep_supervision, "batch_dice": data == "flare21"},
                 "predict": {"postprocess": True},
             },
+            {"plan": {"normalization": [{"kind": "zscore_mask"}]}} if data == "feta21" else {},
         ),
         data=PUBLIC[data],
         source=Source(
@@ -251,6 +259,9 @@ def uxnet_in_nnunet(data: InNNUNet = "feta21", *, deep_supervision: bool = True)
             "Spacing, patch and batch are the planner's, and follow the memory budget (--memory-gb): none is printed.",
             "No code was released; deep supervision has a head on every decoder stage, which is our reading.",
             "The paper averages networks as nnU-Net does; here that is prediction with all folds.",
+            POOLED_DICE
+            if data == "flare21"
+            else "More than a quarter of a FeTA scan is 0, so that nnU-Net looks at the intensities of the rest alone.",
         ),
     )
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from voxelseg.data.wording import counted
 from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate.cross_validation import MEANING, CrossValidation
 from voxelseg.evaluate.intervals import MetricIntervals
 from voxelseg.evaluate.table import fold_spread, format_interval, format_score, postprocessing_in_words
 from voxelseg.metrics import METRICS
-from voxelseg.report.facts import counted
 
 Rows = tuple[tuple[str, ...], ...]
 
@@ -39,7 +39,8 @@ def cross_validation_part(found: CrossValidation) -> CrossValidationPart:
     spreads = "; ".join(f"{_heading(key)} {fold_spread(found, key)}" for key in METRICS)
     cases, patients = counted(len(found.pooled.cases), "held-out case"), counted(found.patients, "patient")
     sentences = (
-        f"{cases} of {patients}, each predicted by a network that has not seen the patient. {MEANING}",
+        f"{cases} of {patients}, each predicted by the network of the fold that held its patient out.",
+        f"Intervals: {MEANING}",
         f"Means of the {len(found.folds)} folds: {spreads}.",
         postprocessing_in_words(found),
     )

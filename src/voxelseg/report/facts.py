@@ -40,11 +40,6 @@ def duration(seconds: float) -> str:
     return f"{rest} s"
 
 
-def counted(count: int, thing: str, things: str = "") -> str:
-    """Such as "1 case" and "2 cases"."""
-    return f"{count} {thing}" if count == 1 else f"{count:,} {things or thing + 's'}".replace(",", "\u202f")
-
-
 def text_of(value: Any, key: str = "") -> str:
     """The JSON value of `key` for a reader: sizes as 32 × 64 × 48, ranges as 0.7 to 1.4, seconds as a duration."""
     if value is None:

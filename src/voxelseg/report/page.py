@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from voxelseg.data.labels import LabelScheme
+from voxelseg.data.wording import counted
 from voxelseg.errors import DataError
 from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate.evaluation import definitions
@@ -21,7 +22,6 @@ from voxelseg.report.cross_validation import cross_validation_part
 from voxelseg.report.curves import learning_curves
 from voxelseg.report.facts import (
     config_facts,
-    counted,
     dataset_facts,
     duration,
     plan_facts,

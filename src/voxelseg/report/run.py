@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -142,7 +143,7 @@ class Run:
     @property
     def evaluation(self) -> Evaluation | None:
         """Scores of the held-out cases of all folds together; None if no fold was validated."""
-        return self._pooled[0]
+        return self.cross_validation.pooled if self.cross_validation is not None else self._pooled[0]
 
 
 def number(value: Any) -> float:
@@ -173,8 +174,10 @@ def read_run(folder: Path) -> Run:
 
 def _read_cross_validation(folder: Path, info: Mapping[str, Any], folds: Sequence[Fold]) -> CrossValidation | None:
     """The cross-validation of just these folds with just these scores."""
-    labels = (info.get("dataset") or {}).get("labels")
-    found = read_cross_validation(folder / CROSS_VALIDATION_FOLDER, LabelScheme.from_dict(labels)) if labels else None
+    found = None
+    with suppress(KeyError):  # a record that does not describe the labels
+        labels = LabelScheme.from_dict((info.get("dataset") or {})["labels"])
+        found = read_cross_validation(folder / CROSS_VALIDATION_FOLDER, labels)
     scored = [fold.name for fold in folds if fold.evaluation is not None]
     states = {name: scores_state(folder / f"fold_{name}" / VALIDATION_FOLDER) for name in scored}
     return found if found is not None and found.inputs == states else None

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from voxelseg.data.wording import counted
 from voxelseg.report.curves import CYCLE, INK, MUTED, STYLE, to_svg
-from voxelseg.report.facts import Facts, counted
+from voxelseg.report.facts import Facts
 from voxelseg.report.run import Fold
 
 Topology = Mapping[str, Any]

@@ -18,11 +18,12 @@ class ProcessesBatchNorm(_BatchNorm):
     """Batch norm of (B, C, *space) whose mean and variance in training are those of the batches of all processes."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x`, normalised; by the running statistics in evaluation mode, as in any batch norm."""
-        if not self.training and self.running_mean is not None:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        """`x`, normalised; in evaluation mode as by any batch norm, without any exchange: one process may be alone."""
+        if not self.training:
+            own = self.running_mean is None  # without running statistics those of `x`
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, own, eps=self.eps)
         out, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
-        if self.training and self.track_running_stats:
+        if self.track_running_stats:
             self._follow(mean, variance * (count / (count - 1)))
         result: Tensor = out
         return result

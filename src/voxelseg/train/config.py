@@ -3,7 +3,7 @@
 Values are set as `--set section.key=value`, for example `--set train.lr=1e-3` or `--set plan.patch_size=[32,64,48]`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -14,7 +14,7 @@ from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.patches.sampler import Sampling
 from voxelseg.plan.plan import Plan, describe
 from voxelseg.predict.sliding_window import Average, Placement, Weighting
-from voxelseg.train.sparse import SparseConfig
+from voxelseg.train.sparse import HOW_KERNELS_MOVE, SparseConfig
 from voxelseg.train.transfer import TransferConfig
 
 Positive = Annotated[float, Field(gt=0)]
@@ -86,7 +86,7 @@ class TrainConfig(BaseModel):
     background_above: float | None = None
     """With voxel, what the preprocessed image must exceed in a voxel of the background that a patch is drawn around."""
     crops_per_case: PositiveInt = 1
-    """Patches in a row that come from one case; `plan.batch_size` is a multiple of it."""
+    """Patches in a row that come from one case; the patches of a step are a multiple of it."""
     case_order: Literal["random", "shuffled"] = "random"
     """random: any case each time. shuffled: all cases in turn, in another order each round."""
     ema: ShareBelowOne = 0.0
@@ -100,7 +100,8 @@ class TrainConfig(BaseModel):
     deterministic: bool = False
     """Only operations that give the same bits each time, where the device has them; slower on a GPU."""
     workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes that make patches; None: one on a CPU, eight on a GPU. May be changed for a run that is there."""
+    """Processes that make patches; None: one on a CPU, eight on a GPU, or one for each core if these are fewer. May be
+    changed for a run that is there."""
     threads: Annotated[int, Field(gt=0)] | None = None
     """Threads of the CPU's network operations; None leaves torch's choice. May be changed for a run that is there."""
     validation_patches: Annotated[int, Field(ge=0)] = 24
@@ -124,8 +125,10 @@ class TrainConfig(BaseModel):
             raise ValueError("the plateau schedule needs validation_patches")
         if self.grow_kernel is not None and self.grow_kernel[0] >= self.grow_kernel[1]:
             raise ValueError("grow_kernel needs the smaller size first, as in [3, 5]")
-        if self.grow_lr is not None and self.grow_kernel is None:
-            raise ValueError("grow_lr needs grow_kernel, as in [3, 5]; without it there is only lr")
+        fields = type(self).model_fields
+        idle = [name for name in ("grow_share", "grow_lr") if getattr(self, name) != fields[name].default]
+        if idle and self.grow_kernel is None:
+            raise ValueError(f"{', '.join(idle)}: no kernels grow. Set grow_kernel too, as in [3, 5]")
         if self.grow_kernel is not None and self.budget_s is None and self.epochs < 2:
             raise ValueError("grow_kernel needs an epoch before the growth and one after it: 2 epochs or more")
         if self.early_stopping and self.validation_patches == 0:
@@ -133,6 +136,14 @@ class TrainConfig(BaseModel):
         if self.background_above is not None and self.foreground_sampling != "voxel":
             raise ValueError("background_above needs foreground_sampling=voxel")
         return self
+
+    @property
+    def stage_epochs(self) -> tuple[int, ...]:
+        """Epochs before and after the kernels grow, at least one each; all of them where they do not."""
+        if self.grow_kernel is None:
+            return (self.epochs,)
+        before = min(max(round(self.grow_share * self.epochs), 1), self.epochs - 1)
+        return before, self.epochs - before
 
     @property
     def sampling(self) -> Sampling:
@@ -198,7 +209,7 @@ class RunConfig(BaseModel):
         growth = self.train.grow_kernel
         if growth is not None and self.model.get("kernel_size", growth[1]) != growth[1]:
             raise ValueError(f"model.kernel_size is {growth[1]} with train.grow_kernel={list(growth)}. Leave it out")
-        every, num_steps = self.sparse.update_every, self.train.epochs * self.train.steps_per_epoch
+        every, num_steps = self.sparse.update_every, max(self.train.stage_epochs) * self.train.steps_per_epoch
         if every is not None and self.train.budget_s is None and every >= num_steps:
             raise ValueError(
                 f"sparse.update_every={every} is not reached in {num_steps} steps, so no kernel would ever move. Lower "
@@ -262,32 +273,67 @@ def build_config(
         if value["train"].setdefault(key, length) != length:
             option = "--budget" if key == "budget_s" else "--epochs"
             raise ConfigError(f"{option} and --set train.{key} give {length:g} and {value['train'][key]}. Give one.")
-    value = _over_base(value, base or {})
-    _check_plan_values(value["plan"])
+    merged = _over_base(value, base or {})
+    _check_plan_values(merged["plan"])
     try:
-        config = RunConfig.model_validate(value)
+        config = RunConfig.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(f"configuration: {describe(error)}") from error
+    _refuse_idle(value["train"], config.train)
     if config.train.budget_s is not None and (given := {"epochs", "steps_per_epoch"} & config.train.model_fields_set):
         raise ConfigError(f"{', '.join(sorted(given))} and a budget both set the training's length. Give one.")
     return config
 
 
-def _over_base(given: dict[str, dict[str, Any]], base: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The values of `base`, replaced and completed by those that are `given`.
+_ONLY_WITH: dict[str, tuple[str, Callable[[TrainConfig], bool]]] = {
+    "momentum": ("train.optimizer=sgd", lambda train: train.optimizer == "sgd"),
+    "betas": ("train.optimizer=adamw", lambda train: train.optimizer == "adamw"),
+    "eps": ("train.optimizer=adamw", lambda train: train.optimizer == "adamw"),
+    "poly_power": ("train.schedule=poly", lambda train: train.schedule == "poly"),
+    "plateau_factor": ("train.schedule=plateau", lambda train: train.schedule == "plateau"),
+    "plateau_patience": ("train.schedule=plateau", lambda train: train.schedule == "plateau"),
+    "batch_dice": ("a train.dice_weight above 0", lambda train: train.dice_weight > 0),
+    "dice_background": ("a train.dice_weight above 0", lambda train: train.dice_weight > 0),
+    "validate_every": ("train.validation_patches", lambda train: train.validation_patches > 0),
+    "watch": ("train.save_best or train.early_stopping", lambda train: train.save_best or train.early_stopping > 0),
+}
+"""Keys that belong to one choice of several: what they need, and whether it is so."""
 
-    Of two kinds of length only the given one is kept, and no kernel size of `base` beside kernels that are to grow.
-    """
-    merged = {section: {**base.get(section, {}), **values} for section, values in given.items()}
-    of_epochs, of_time = ("epochs", "steps_per_epoch"), ("budget_s",)
-    for chosen, replaced in ((of_time, of_epochs), (of_epochs, of_time)):
-        if any(given["train"].get(key) is not None for key in chosen):
-            for key in replaced:
-                if key not in given["train"]:
-                    merged["train"].pop(key, None)
-    if given["train"].get("grow_kernel") is not None and "kernel_size" not in given["model"]:
-        merged["model"].pop("kernel_size", None)
-    return merged
+
+def _refuse_idle(given: Mapping[str, Any], train: TrainConfig) -> None:
+    """ConfigError for what the user sets in vain; a recipe may say it, since the user may have chosen otherwise."""
+    idle = [
+        f"train.{key} needs {needed}"
+        for key, (needed, holds) in _ONLY_WITH.items()
+        if key in given and getattr(train, key) != TrainConfig.model_fields[key].default and not holds(train)
+    ]
+    if idle:
+        raise ConfigError(f"{'; '.join(idle)}: without effect here. Leave it out, or set that too.")
+
+
+def _over_base(given: dict[str, dict[str, Any]], base: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The values of `base`, replaced and completed by those that are `given`, without what says nothing beside them."""
+    idle = _without_effect_beside(given)
+    kept = {
+        section: {key: value for key, value in values.items() if f"{section}.{key}" not in idle}
+        for section, values in base.items()
+    }
+    return {section: {**kept.get(section, {}), **values} for section, values in given.items()}
+
+
+def _without_effect_beside(given: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Keys of a recipe that contradict what the user sets, or say how something is done that the user switches off."""
+    train, sparse = given["train"], given["sparse"]
+    idle: set[str] = set()
+    if train.get("budget_s") is not None:
+        idle |= {"train.epochs", "train.steps_per_epoch"}
+    if any(train.get(key) is not None for key in ("epochs", "steps_per_epoch")):
+        idle |= {"train.budget_s"}
+    if "grow_kernel" in train:
+        idle |= {"train.grow_share", "train.grow_lr"} if train["grow_kernel"] is None else {"model.kernel_size"}
+    if sparse.get("freeze_topology") or sparse.get("sparsity") == 0:
+        idle |= {f"sparse.{key}" for key in (*HOW_KERNELS_MOVE, "freeze_topology")}
+    return idle
 
 
 def _check_plan_values(values: dict[str, Any]) -> None:

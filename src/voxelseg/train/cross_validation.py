@@ -43,8 +43,9 @@ def cross_validate(
     """Pool the scores of all `folds` of `run`, and choose the postprocessing if that is wanted; writes both.
 
     Written are RUN/cross_validation, and the choice into the model file of each fold. `progress` is called with the
-    numbers of cases looked at and in all. Waits while another process does the same. DataError for label maps that
-    cannot be read, CheckpointError for a damaged model file, VoxelsegError if something cannot be written.
+    numbers of cases looked at and in all, first in choosing, then in scoring again. Waits while another process does
+    the same. DataError for label maps that cannot be read, CheckpointError for a damaged model file, VoxelsegError if
+    something cannot be written.
     """
     assert len(folds) == len(run.splits)
     folder = run.folder / CROSS_VALIDATION_FOLDER
@@ -54,11 +55,20 @@ def cross_validate(
         if result is None:
             result = _pooled(run, folds, inputs, workers=workers, progress=progress)
             result.write(folder)
-        chosen = None if result.postprocessing is None else result.postprocessing.to_dict()
         for fold in folds:
             with locked(run.fold_folder(fold), wait=True):
-                store_postprocessing(predicting_file(run, fold), chosen)
+                _store(run, fold, result.postprocessing)
     return result
+
+
+def _store(run: Run, fold: int, chosen: Postprocessing | None) -> None:
+    """Let the model file that predicts say what was chosen; None takes back what any file of the fold says."""
+    if chosen is not None:
+        store_postprocessing(predicting_file(run, fold), chosen.to_dict())
+        return
+    for path in (run.model_file(fold), run.best_file(fold)):
+        if path.is_file():
+            store_postprocessing(path, None)
 
 
 def _known(run: Run, folder: Path, inputs: Mapping[str, str]) -> CrossValidation | None:
@@ -86,7 +96,7 @@ def _pooled(
     kept = choice.postprocessing if choice is not None else Postprocessing()
     postprocessed: Evaluation | None = None
     if choice is not None and kept:
-        postprocessed = _scored_again(run, pooled, pairs, choice, workers=workers)
+        postprocessed = _scored_again(run, pooled, pairs, choice, workers=workers, progress=progress)
     return CrossValidation(
         inputs=inputs,
         folds={
@@ -124,7 +134,13 @@ def _pairs(run: Run, origin: Mapping[str, tuple[str, str]]) -> list[LabelPair]:
 
 
 def _scored_again(
-    run: Run, pooled: Evaluation, pairs: Sequence[LabelPair], choice: Choice, *, workers: int
+    run: Run,
+    pooled: Evaluation,
+    pairs: Sequence[LabelPair],
+    choice: Choice,
+    *,
+    workers: int,
+    progress: Progress | None,
 ) -> Evaluation:
     """`pooled` as the chosen postprocessing leaves it: cases from which it may remove something are scored anew."""
     changed = evaluate_pairs(
@@ -134,6 +150,7 @@ def _scored_again(
         tolerance_mm=pooled.tolerance_mm,
         postprocessing=choice.postprocessing,
         workers=workers,
+        progress=progress,
     )
     anew = {(score.case, score.name): score for score in changed.scores}
     return replace(pooled, scores=tuple(anew.get((score.case, score.name), score) for score in pooled.scores))

@@ -81,7 +81,8 @@ def disk_needs(run: Run, folds: Sequence[int], fingerprint: Fingerprint, *, stor
         written = sum(_still_to_write(run.fold_folder(fold) / STATE_FILE, state) for fold in unfinished)
         # Written under another name first: while it is replaced, a state is there twice.
         parts.append((run.folder, "states", written + state, written + state))
-        models = weights * len(unfinished) * (2 if run.config.train.save_best else 1)
+        train = run.config.train
+        models = weights * len(unfinished) * (1 + train.save_best + (train.grow_kernel is not None))
         parts.append((run.folder, "models", models, models))
         parts.append((run.folder, "predictions", _prediction_bytes(run, unfinished, fingerprint), 0))
     return _by_disk([part for part in parts if part[2]])

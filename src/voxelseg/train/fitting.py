@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,30 +13,45 @@ import numpy as np
 import torch
 
 from voxelseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from voxelseg.data.dataset import Dataset
 from voxelseg.errors import CheckpointError
 from voxelseg.files import read_json, write_json
 from voxelseg.nets import Network
 from voxelseg.ops.allocator import keep_freed_memory
 from voxelseg.patches.loader import PatchSource
-from voxelseg.plan.plan import Plan
 from voxelseg.preprocess.store import StoredCase
-from voxelseg.train.config import RunConfig, TrainConfig
+from voxelseg.train.config import TrainConfig
 from voxelseg.train.distributed import Processes
 from voxelseg.train.loop import Progress, Trainer
-from voxelseg.train.origin import origin_file, read_origin
-from voxelseg.train.run import RUN_FILE, Run, build_network
-from voxelseg.train.stage import Stage, after_growth, before_growth, share_before_growth
+from voxelseg.train.run import RUN_FILE, Run
+from voxelseg.train.stage import (
+    SMALL_KERNEL_FILE,
+    SMALL_KERNEL_STATE_FILE,
+    Stage,
+    after_growth,
+    before_growth,
+    share_before_growth,
+)
+from voxelseg.train.start import unchanged_origin
 from voxelseg.train.state import STATE_FILE
-from voxelseg.train.transfer import TransferReport, initial_weights, match_weights
+from voxelseg.train.transfer import TransferReport, initial_weights
 from voxelseg.train.upkern import grow_kernels
 from voxelseg.version import __version__
 
 TRANSFER_FILE = "transfer.json"
 """What became of the weights that the training started from."""
-SMALL_KERNEL_FILE = "small_kernel.safetensors"
-"""The model at the end of the stage before the kernels grow."""
-SMALL_KERNEL_STATE_FILE = "training_state_small_kernel.pt"
+
+
+@contextmanager
+def modes_put_back() -> Iterator[None]:
+    """Afterwards the process computes in PyTorch's modes of before, whatever a training in it needed."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    tries_convolutions = torch.backends.cudnn.benchmark
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = tries_convolutions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +107,7 @@ class FoldTraining:
         if init is not None and not (self.folder / state_file).is_file():
             report = initial_weights(
                 network,
-                read_origin(origin_file(init, self.fold), model=self.run.model),
+                unchanged_origin(init, self.fold, self.run.folder, model=self.run.model),
                 self.run.config.transfer,
                 plan=self.run.plan,
                 labels=self.run.dataset.labels,
@@ -108,6 +124,7 @@ class FoldTraining:
         network.load_state_dict(grow_kernels(before.weights, network.state_dict()))
         return network
 
+    @modes_put_back()
     def _fitted(
         self,
         stage: Stage,
@@ -178,21 +195,6 @@ class FoldTraining:
             return None
         report = read_json(self.folder / TRANSFER_FILE)
         return {key: report[key] for key in ("path", "checksum", "what", "share", "warnings", "seen_sha256")}
-
-
-def check_init(model: str, dataset: Dataset, config: RunConfig, plan: Plan, folds: Iterable[int]) -> None:
-    """Refuse weights that the training of one of `folds` cannot start from, before long work.
-
-    ConfigError if there are none, CheckpointError if they do not fit.
-    """
-    init, growth = config.transfer.init, config.train.grow_kernel
-    if init is None:
-        return
-    if growth is not None:
-        config = config.model_copy(update={"model": {**config.model, "kernel_size": growth[0]}})
-    network = build_network(model, dataset, config, plan)
-    for path in dict.fromkeys(origin_file(init, fold) for fold in folds):
-        match_weights(network, read_origin(path, model=model), config.transfer, plan=plan, labels=dataset.labels)
 
 
 def refuse_other_models(found: Checkpoint, run: Run, fold: int) -> None:

@@ -95,11 +95,16 @@ def validate_fold(
     Nothing is removed from these label maps, since a postprocessing is chosen by them. Scores that are newer than the
     predictions and the reference label maps are read back; with other `predict` settings than before the cases are
     predicted or scored again. `progress` is called with the number of cases predicted, which may be fractional, and the
-    case in work.
+    case in work. Waits while another process trains or validates the fold.
 
     Raises CheckpointError if there is no good model, DataError naming the scans and label maps that cannot be read,
     VoxelsegError if a file cannot be written, WorkerError if a background process fails.
     """
+    with locked(run.fold_folder(fold), wait=True):
+        return _validate(run, fold, workers=workers, progress=progress)
+
+
+def _validate(run: Run, fold: int, *, workers: int, progress: Callable[[float, str], None] | None) -> Evaluation:
     held_out, options = held_out_cases(run, fold), run.config.predict
     checkpoint = load_checkpoint(predicting_file(run, fold))
     output = _predictions(run, fold, checkpoint)
@@ -135,8 +140,8 @@ def predicting_file(run: Run, fold: int) -> Path:
         return run.model_file(fold)
     if run.model_file(fold).is_file() and not run.best_file(fold).is_file():
         raise CheckpointError(
-            f"{run.best_file(fold)}: not there, since the training had no running validation. "
-            "Use the weights of its end (--set predict.checkpoint=last)."
+            f"{run.best_file(fold)}: not there. The training had no running validation, or the file was deleted. Use "
+            "the weights of its end (--set predict.checkpoint=last), or delete the folder to train the fold again."
         )
     return run.best_file(fold)
 

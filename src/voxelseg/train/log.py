@@ -18,7 +18,8 @@ class TrainLog:
 
     start, resume, stop (Ctrl-C), diverged (reason), end; epoch (epoch, elapsed_s, loss, lr, validation_loss,
     validation_dice by class, mean_dice, best: whether it is the best validation so far); early_stop (epoch,
-    best_epoch); topology (what a `TopologyUpdate` holds, also before the first step).
+    best_epoch, null if no validation had a value to go by); topology (what a `TopologyUpdate` holds, also before the
+    first step).
     """
 
     def __init__(self, path: Path, stage: Stage | None = None, *, writes: bool = True) -> None:

@@ -27,8 +27,9 @@ from voxelseg.train.budget import (
     step_fits,
 )
 from voxelseg.train.config import TrainConfig
-from voxelseg.train.distributed import Processes
+from voxelseg.train.distributed import Processes, processes_here
 from voxelseg.train.log import LOG_FILE, TrainLog
+from voxelseg.train.machine import num_cores
 from voxelseg.train.schedule import lr_factor
 from voxelseg.train.sparse import SparseConfig
 from voxelseg.train.stage import Stage
@@ -53,7 +54,7 @@ STOP_REACHES_US_S = 1.0
 MOST_OVERFLOWS = 50
 """Steps in a row that loss scaling may skip in float16 before the training counts as diverged."""
 _WORKERS = {"cpu": 1, "cuda": 8}
-"""Processes that make patches, unless the user says how many."""
+"""Processes that make patches, unless the user says how many or there are fewer cores."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +183,8 @@ class Trainer:
         if not self.config.tensorboard or not self.processes.is_main:
             yield
             return
-        first_step = self.stage.steps + self.counters.step + 1
+        done = self.stage.steps + self.counters.step
+        first_step = done + 1 if done else 0
         with closing(TensorBoard(self.folder / TENSORBOARD_FOLDER, first_step=first_step)) as self.tensorboard:
             yield
 
@@ -196,11 +198,11 @@ class Trainer:
         self._saved = self.clock()
 
     def _load_batches(self) -> Iterator[Batch]:
-        workers = self.config.workers
+        workers, cores = self.config.workers, num_cores() // processes_here()
         return load_batches(
             self.source,
             first_sample=self._first_sample(),
-            workers=_WORKERS[self.device.type] if workers is None else workers,
+            workers=max(min(_WORKERS[self.device.type], cores), 1) if workers is None else workers,
             pin_memory=self.device.type == "cuda",
             process=self.processes.rank,
             num_processes=self.processes.count,
@@ -242,8 +244,9 @@ class Trainer:
         self._check_finite(loss, gradient_norm)
         self.stepper.update(self.learning_rate)
         counters.step += 1
-        counters.loss_sum += loss
-        counters.loss_count += 1
+        if math.isfinite(loss):
+            counters.loss_sum += loss
+            counters.loss_count += 1
         counters.elapsed_s = self.timer.elapsed_s()
         moved = self.stepper.finish(step=counters.step, progress=self.progress)
         if moved is not None:
@@ -258,7 +261,8 @@ class Trainer:
             counters.overflows = 0
             return
         counters.overflows += 1
-        if self.stepper.scaler.is_enabled() and counters.overflows < MOST_OVERFLOWS:
+        may_pass = self.stepper.scaler.is_enabled() and self.stepper.statistics_are_finite()
+        if may_pass and counters.overflows < MOST_OVERFLOWS:
             return
         what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradients' norm became {gradient_norm}"
         reason = f"{what} in step {counters.step + 1} ({self._circumstances()})"
@@ -293,12 +297,14 @@ class Trainer:
         if record["best"]:
             self._keep_best()
         counters.elapsed_s = self.timer.elapsed_s()
-        averages = {"loss": counters.loss_sum / counters.loss_count, "lr": self.learning_rate}
+        loss = counters.loss_sum / counters.loss_count if counters.loss_count else math.nan
+        averages = {"loss": loss, "lr": self.learning_rate}
         place = {"epoch": counters.epoch, "step": counters.step, "elapsed_s": counters.elapsed_s}
         self._write_record("epoch", {**place, **averages, **record})
         if validates and self.watch.best.is_too_old(counters.epoch) and not self.finished:
             counters.stopped_early = True
-            self._write_event("early_stop", best_epoch=self.watch.best.epoch)
+            best = self.watch.best.epoch
+            self._write_event("early_stop", best_epoch=best if best >= 0 else None)
         counters.loss_sum, counters.loss_count = 0.0, 0
         counters.epoch = epochs_done(self.config, counters)
         self.save_state()
@@ -349,5 +355,7 @@ class Trainer:
         self.stepper.restore(state)
         self.watch.restore(state)
         self.counters = Counters(**state["counters"])
-        generators = state["random"]  # of each process; their number may have changed
-        restore_random_states(generators[self.processes.rank % len(generators)], self.device)
+        generators, rank = state["random"], self.processes.rank  # of each process; their number may have changed
+        restore_random_states(generators[rank % len(generators)], self.device)
+        if rank >= len(generators):
+            torch.manual_seed(torch.initial_seed() + rank)  # not the draws of another process

@@ -1,4 +1,4 @@
-"""What a machine has free: memory of a device, within the limits that a container or a batch system sets."""
+"""What a machine has free: memory of a device and cores, within the limits that a container or batch system sets."""
 
 import os
 from collections.abc import Iterator
@@ -18,6 +18,13 @@ def free_memory(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     known = [free for free in (_free_of_machine(), *_free_of_groups()) if free is not None]
     return min(known, default=None)
+
+
+def num_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _free_of_machine() -> int | None:

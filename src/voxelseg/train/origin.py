@@ -1,6 +1,6 @@
 """Weights that a training may start from: where they lie, whose they are, and what they were trained on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,20 @@ def origin_file(init: str, fold: int) -> Path:
     raise ConfigError(f"transfer.init: {path} holds no finished model. {_REMEDY}")
 
 
-def origin_checksums(init: str) -> dict[str, str]:
-    """Checksum of each file that `transfer.init` may mean, by its name: of every finished fold, if it is a run."""
+def origin_name(init: str, file: Path) -> str:
+    """Name of one of the files that `transfer.init` may mean, below it if it is a folder."""
+    return file.name if file == Path(init) else str(file.relative_to(init))
+
+
+def origin_checksums(init: str, known: Collection[str] = ()) -> dict[str, str]:
+    """Checksum of each file that `transfer.init` may mean, by its name: of every finished fold, if it is a run.
+
+    Those of `known` names are not looked at.
+    """
     path = Path(init)
-    files = (
-        [path] if path.is_file() else [file for file in (path / MODEL_FILE, *_finished_folds(path)) if file.is_file()]
-    )
-    return {str(file.relative_to(path)) if file != path else file.name: _checksum(file) for file in files}
+    files = [path] if path.is_file() else [path / MODEL_FILE, *_finished_folds(path)]
+    named = {origin_name(init, file): file for file in files if file.is_file()}
+    return {name: _checksum(file) for name, file in named.items() if name not in known}
 
 
 def _finished_folds(run: Path) -> list[Path]:
@@ -106,8 +113,9 @@ def read_origin(path: Path, *, model: str) -> Origin:
         raise ConfigError(
             f"transfer.init: {path} is no model of voxelseg, and no authors' weights are known for {model}. {_REMEDY}"
         )
+    content = read_official(path)
     try:
-        weights = convert(kind, read_official(path))
+        weights = convert(kind, content)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return Origin(path=path, checksum=sha256_of_file(path), what=f"the authors' {kind}", weights=weights, kind=kind)
@@ -121,9 +129,8 @@ def same_classes(origin: Origin, labels: LabelScheme) -> bool:
 def differences(origin: Origin, plan: Plan) -> list[str]:
     """In what the images that `origin` was trained on differ from those of `plan`, in words; unknown for authors'."""
     if origin.checkpoint is None:
-        return [
-            "What the weights were trained on is not in the file: compare spacing, intensities and channels yourself."
-        ]
+        unknown = "What the weights were trained on is not in the file"
+        return [f"{unknown}: compare spacing, intensities, channels and the order of the classes yourself."]
     theirs = origin.checkpoint.plan
     found = []
     if any(abs(a - b) > SPACING_TOLERANCE * b for a, b in zip(theirs.spacing_mm, plan.spacing_mm, strict=True)):
@@ -143,8 +150,8 @@ def differences(origin: Origin, plan: Plan) -> list[str]:
 
 
 def seen_inputs(provenance: Mapping[str, Any]) -> set[str]:
-    """SHA-256 of every scan and label map that a model was trained on, or what it started from."""
-    own = {one for files in provenance["train_cases_sha256"].values() for one in files}
+    """SHA-256 of every scan and label map that a model was trained on, or what it started from, as far as is known."""
+    own = {one for files in provenance.get("train_cases_sha256", {}).values() for one in files}
     return own | set((provenance.get("transfer") or {}).get("seen_sha256", ()))
 
 

@@ -3,7 +3,8 @@
 RUN/run.json        command, versions, seed, device, data set, configuration, plan, fingerprint
 RUN/splits.json     the folds
 RUN/plan.json       the plan as it is used
-RUN/fold_K/         model.safetensors, best.safetensors, training_state.pt, log.jsonl, validation/
+RUN/fold_K/         model.safetensors, best.safetensors, training_state.pt, log.jsonl, validation/; transfer.json if it
+                    started from other weights, small_kernel.safetensors if its kernels grew
 """
 
 import dataclasses
@@ -46,6 +47,8 @@ MAY_CHANGE = (
     "plan.notes",
 )
 """What another call may set otherwise for a run that is there: the weights depend on it by rounding at most."""
+_ORDERED = ("config.transfer.lr_factors",)
+"""Of several patterns that fit the last one counts."""
 _MOST_LISTED = 6
 
 
@@ -88,7 +91,7 @@ def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | 
 
     One whose topology follows the data takes it from `plan`, or keeps its own without; one for a single input size
     takes the plan's patch. ConfigError for an unknown model or option, an impossible value, a network of slices, and
-    one that does not take regions.
+    a network or loss that does not take regions.
     """
     entry = find_network(model)
     if entry.exclusive and dataset.labels.has_regions:
@@ -96,6 +99,8 @@ def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | 
             f"{model} tells classes apart that exclude each other, and those here are regions that may overlap. "
             "`voxelseg models` lists others."
         )
+    if config.train.dice_background and dataset.labels.has_regions:
+        raise ConfigError("train.dice_background: regions have no background. Give --set train.dice_background=false.")
     known = {field.name for field in dataclasses.fields(entry.config)}
     options: dict[str, Any] = {}
     if "deep_supervision" in known:
@@ -139,17 +144,19 @@ def _user_options(model: str, config: RunConfig) -> dict[str, Any]:
 
     ConfigError if kernels are to grow in a network that has no option for their size, or from an impossible one.
     """
-    growth = config.train.grow_kernel
+    entry, growth = find_network(model), config.train.grow_kernel
+    given = dict(config.model)
+    if hasattr(entry.config, "plan_options") and given.get("strides", ()) is None:
+        del given["strides"]  # null: the plan's, or the network's own before there is a plan
     if growth is None:
-        return config.model
-    entry = find_network(model)
+        return given
     known = {field.name for field in dataclasses.fields(entry.config)}
     if "kernel_size" not in known:
         raise ConfigError(f"train.grow_kernel: {model} has no kernel_size. Leave it out, or train a MedNeXt.")
-    given = {name: value for name, value in config.model.items() if name in known}
+    tried = {name: value for name, value in given.items() if name in known}
     for size in growth:
-        entry.config(in_channels=1, num_classes=2, **{**entry.options, **given, "kernel_size": size})
-    return {"kernel_size": growth[1], **config.model}
+        entry.config(in_channels=1, num_classes=2, **{**entry.options, **tried, "kernel_size": size})
+    return {"kernel_size": growth[1], **given}
 
 
 def topology_options(model: str, config: RunConfig, strides: Levels, kernels: Levels) -> dict[str, Any]:
@@ -190,8 +197,7 @@ def open_run(
     """Start a run in `folder`, or continue the one that is there.
 
     Raises ConfigError naming what differs if the folder holds a run with another model, configuration, plan, seed, data
-    set or folds, or if the weights that it starts from have changed. The settings in `MAY_CHANGE` may differ: the
-    record then gets the new ones.
+    set or folds. The settings in `MAY_CHANGE` may differ: the record then gets the new ones.
     """
     identity = {
         "model": model,
@@ -207,15 +213,11 @@ def open_run(
             "labels": dataset.labels.to_dict(),
         },
     }
-    init = {} if config.transfer.init is None else origin_checksums(config.transfer.init)
     with locked(folder, wait=True):
         record = folder / RUN_FILE
         if record.is_file():
             stored = read_json(record, remedy="Choose another --out.")
             differing = _differences({key: stored.get(key) for key in identity}, identity)
-            known = stored.get("init", {})
-            changed = [name for name in known if init.get(name, known[name]) != known[name]]
-            differing += [f"{name} of transfer.init has changed since" for name in changed]
             if not differing and read_splits(folder / SPLITS_FILE, dataset.cases) != splits:
                 differing = [f"the folds are not those of {SPLITS_FILE}"]
             if not differing and stored.get("fingerprint") != fingerprint.model_dump(mode="json"):
@@ -226,7 +228,7 @@ def open_run(
                     f"{folder}: holds a run with other settings ({'; '.join(differing[:_MOST_LISTED])}{more}). "
                     "Choose another --out, or the same settings to continue it."
                 )
-            current = {"config": identity["config"], "init": {**init, **known}}
+            current = {"config": identity["config"], "init": _origins(config, stored.get("init", {}))}
             if {key: stored.get(key) for key in current} != current:
                 write_json(record, {**stored, **current})
         else:
@@ -241,7 +243,7 @@ def open_run(
                     "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
                     "device": _device_name(device),
                     **identity,
-                    "init": init,
+                    "init": _origins(config, {}),
                     "fingerprint": fingerprint.model_dump(mode="json"),
                 },
             )
@@ -250,9 +252,17 @@ def open_run(
     )
 
 
+def _origins(config: RunConfig, known: Mapping[str, str]) -> dict[str, str]:
+    """Checksums of the files that folds may start from, by name, those of `known` as they were."""
+    init = config.transfer.init
+    return dict(known) if init is None else {**origin_checksums(init, known), **known}
+
+
 def _differences(stored: Any, wanted: Any, path: str = "") -> list[str]:
     if path in MAY_CHANGE:
         return []
+    if path in _ORDERED and stored == wanted and list(stored) != list(wanted):
+        return [f"{path} was in the order {', '.join(stored)}, now {', '.join(wanted)}"]
     if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
         return [
             difference

@@ -7,6 +7,11 @@ from typing import Any
 from voxelseg.train.config import TrainConfig
 from voxelseg.train.state import STATE_FILE
 
+SMALL_KERNEL_FILE = "small_kernel.safetensors"
+"""In the folder of a fold: the model at the end of the stage before the kernels grow."""
+SMALL_KERNEL_STATE_FILE = "training_state_small_kernel.pt"
+"""What continuing that stage needs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -27,30 +32,26 @@ class Stage:
     """Spent on earlier stages."""
 
     def counted_on(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """`values` of a log event with the counts of this stage turned into those of the whole training."""
+        """`values` of a log event with the counts of this stage turned into those of the whole training; None stays."""
         before = {"epoch": self.epochs, "best_epoch": self.epochs, "step": self.steps, "elapsed_s": self.elapsed_s}
-        return {key: value + before[key] if key in before else value for key, value in values.items()}
+        counts = {key: value + before[key] for key, value in values.items() if key in before and value is not None}
+        return {**values, **counts}
 
 
 def share_before_growth(config: TrainConfig) -> float:
     """Share of the training's length that comes before the kernels grow."""
-    return config.grow_share if config.budget_s is not None else _epochs_before_growth(config) / config.epochs
+    return config.grow_share if config.budget_s is not None else config.stage_epochs[0] / config.epochs
 
 
 def before_growth(config: TrainConfig) -> TrainConfig:
     """`config` with the length of the stage before the kernels grow."""
-    return _of_length(config, _epochs_before_growth(config), config.grow_share)
+    return _of_length(config, config.stage_epochs[0], config.grow_share)
 
 
 def after_growth(config: TrainConfig) -> TrainConfig:
     """`config` with length and learning rate of the stage after the kernels have grown: the length is what is left."""
-    rest = _of_length(config, config.epochs - _epochs_before_growth(config), 1 - config.grow_share)
+    rest = _of_length(config, config.stage_epochs[1], 1 - config.grow_share)
     return rest.model_copy(update={"lr": config.lr if config.grow_lr is None else config.grow_lr})
-
-
-def _epochs_before_growth(config: TrainConfig) -> int:
-    """At least one, and at least one is left."""
-    return min(max(round(config.grow_share * config.epochs), 1), config.epochs - 1)
 
 
 def _of_length(config: TrainConfig, epochs: int, share: float) -> TrainConfig:

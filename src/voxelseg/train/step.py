@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import ConfigError
@@ -19,7 +20,8 @@ from voxelseg.train.config import TrainConfig
 from voxelseg.train.distributed import Processes
 from voxelseg.train.optimizer import build_optimizer
 from voxelseg.train.precision import training_precision
-from voxelseg.train.sparse import SparseConfig, Topology, TopologyUpdate
+from voxelseg.train.sparse import SparseConfig
+from voxelseg.train.topology import Topology, TopologyUpdate
 from voxelseg.train.transfer import TransferConfig
 
 
@@ -66,7 +68,7 @@ class Stepper:
     @property
     def result(self) -> Network:
         """The network to use: the average of the weights if one is kept."""
-        return self.averaged or self.model
+        return self.model if self.averaged is None else self.averaged
 
     def gradients(self, batches: Sequence[Batch]) -> tuple[float, float]:
         """Mean loss of all processes' `batches`, and the norm of their averaged gradients before these were clipped."""
@@ -84,7 +86,8 @@ class Stepper:
         if self.topology is not None:
             self.topology.before_clip()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip or math.inf)
-        return self.processes.mean(float(total)), float(norm)
+        own_loss, own_norm = torch.stack([total, norm]).tolist()  # together: a GPU is waited for once
+        return self.processes.mean(own_loss), own_norm
 
     def _loss(self, image: Tensor, target: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
@@ -114,6 +117,11 @@ class Stepper:
         """Parts of the loss of the last step's first batch that has one that is not finite, or of its first batch."""
         parts = [{name: float(value) for name, value in one.items()} for one in self.parts]
         return next((one for one in parts if not all(map(math.isfinite, one.values()))), parts[0])
+
+    def statistics_are_finite(self) -> bool:
+        """Whether a forward pass that overflowed has left the running statistics of all batch norms numbers."""
+        norms = [layer for layer in self.model.modules() if isinstance(layer, _BatchNorm)]
+        return all(bool(buffer.isfinite().all()) for norm in norms for buffer in norm.buffers())
 
     def update(self, rate: float) -> None:
         """Change the weights by the gradients, with the learning rate `rate` times the factor of each group."""

@@ -15,14 +15,7 @@ class TensorBoard:
 
     def __init__(self, folder: Path, *, first_step: int) -> None:
         """ConfigError if tensorboard is not installed."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise ConfigError(
-                "train.tensorboard needs the package tensorboard, which is not installed. Run pip install "
-                "'voxelseg[tensorboard]', or leave the setting out."
-            ) from error
-        self._writer: Any = SummaryWriter(str(folder), purge_step=first_step)
+        self._writer = summary_writer()(str(folder), purge_step=first_step)
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Add a point after `step` steps to the curve of each number in `values`; written at once."""
@@ -33,6 +26,18 @@ class TensorBoard:
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
+
+
+def summary_writer() -> Any:
+    """PyTorch's class that writes curves; ConfigError, with what to install, if tensorboard is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "train.tensorboard needs the package tensorboard, which is not installed. Run pip install "
+            "'voxelseg[tensorboard]', or leave the setting out."
+        ) from error
+    return SummaryWriter
 
 
 def curves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

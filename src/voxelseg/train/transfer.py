@@ -17,6 +17,7 @@ from voxelseg.nets.official import differing_options
 from voxelseg.plan.plan import Plan
 from voxelseg.train.matching import CHANNELS, KERNELS, LARGER_KERNELS, OUTCOMES, Matches, is_mask, match_tensors
 from voxelseg.train.origin import Origin, differences, leaks, same_classes, seen_inputs
+from voxelseg.train.patterns import Patterns
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -38,7 +39,7 @@ class TransferConfig(BaseModel):
     """Interpolate kernels of `init` that are smaller than those of the network (UpKern) instead of refusing them."""
     least_share: Share = 0.9
     """Share of the network's weights, without its heads, that `init` must have; less is refused."""
-    freeze: tuple[str, ...] = ()
+    freeze: Patterns = ()
     """Parameters that are not trained: patterns of names such as "stem.*", or the word "encoder"."""
     lr_factors: dict[str, Positive] = {}
     """Pattern of names, or "encoder", to what the learning rate is multiplied by there; the last that fits counts."""
@@ -143,6 +144,7 @@ def match_weights(
         grow=config.grow_kernels,
     )
     _refuse_unfit(origin, matches.refused)
+    _check_finite(origin, matches.taken)
     if matches.share < config.least_share:
         raise CheckpointError(_too_little(origin, network, matches, config.least_share))
     outcomes: dict[str, tuple[str, ...]] = {name: tuple(found) for name, found in matches.outcomes.items()}
@@ -175,41 +177,64 @@ def _refuse_unfit(origin: Origin, refused: Mapping[str, Sequence[str]]) -> None:
             raise CheckpointError(f"{origin.path}: {_REFUSALS[reason].format(names=some(names), number=len(names))}")
 
 
+def _check_finite(origin: Origin, taken: Mapping[str, Tensor]) -> None:
+    """CheckpointError if a training with these weights could only diverge."""
+    spoilt = [name for name, value in taken.items() if not value.isfinite().all()]
+    if spoilt:
+        raise CheckpointError(
+            f"{origin.path}: holds NaN or infinity ({some(spoilt)}). Start from weights of a training that went well."
+        )
+
+
 def _without_full_masks(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`weights` without masks that say nothing: those of dense layers, in a network that has none there."""
+    """`weights` without masks that say nothing: those of dense layers, where the network `own` has none."""
     return {
         name: value for name, value in weights.items() if not (is_mask(name) and name not in own and bool(value.all()))
     }
 
 
 def _check_sparsity(origin: Origin, given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """CheckpointError unless the same layers are sparse on both sides, and as sparse."""
-    theirs, ours = ({name: one[name] for name in one if is_mask(name)} for one in (given, own))
-    equal = theirs.keys() == ours.keys() and all(
-        theirs[name].shape == mask.shape and abs(_inactive(theirs[name]) - _inactive(mask)) <= SPARSITY_TOLERANCE
-        for name, mask in ours.items()
-    )
-    if equal:
+    """CheckpointError unless the layers that both networks have are sparse in both, and together as sparse.
+
+    Not each of them: in weights of E2ENet's authors layers of 48 channels have a sparsity of their own.
+    """
+    shared = {name for name in {*given, *own} if is_mask(name) and _same_kernels(name, given, own)}
+    theirs, ours = ({name: one[name] for name in shared if name in one} for one in (given, own))
+    if _sparse(theirs) == _sparse(ours) and abs(_inactive(theirs) - _inactive(ours)) <= SPARSITY_TOLERANCE:
         return
-    there, here = (_in_words(masks) for masks in (theirs, ours))
-    share = _inactive(*theirs.values()) if theirs else 0.0
+    remedy = (
+        f"with --set sparse.sparsity={_inactive(theirs):.2g}, and sparse.layers where the network names none itself"
+        if _sparse(theirs)
+        else "a dense network: without sparse.layers, or with --set sparse.sparsity=0 where the network has its own"
+    )
     raise CheckpointError(
-        f"{origin.path}: {there}, and the network to train {here}. Start from weights of the same layers and sparsity, "
-        f"or train with those of the file (sparsity {share:.2g}): --set sparse.sparsity, and sparse.layers where the "
-        "network names none itself."
+        f"{origin.path}: {_in_words(theirs)}, and the network to train {_in_words(ours)}. Start from weights of the "
+        f"same layers and sparsity, or train {remedy}."
     )
 
 
-def _inactive(*masks: Tensor) -> float:
-    """Share of the kernels that are inactive."""
-    return 1 - sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
+def _same_kernels(mask: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    """Whether the weight that belongs to a mask has as many kernels in both networks."""
+    weight = f"{mask.rpartition('.')[0]}.weight"
+    return weight in given and weight in own and given[weight].shape[:2] == own[weight].shape[:2]
+
+
+def _sparse(masks: Mapping[str, Tensor]) -> set[str]:
+    """Names of the masks that leave something out."""
+    return {name for name, mask in masks.items() if not mask.all()}
+
+
+def _inactive(masks: Mapping[str, Tensor]) -> float:
+    """Share of the kernels that are inactive, of all layers with masks together; 0 if there are none."""
+    kernels = sum(mask.numel() for mask in masks.values())
+    return 1 - sum(int(mask.sum()) for mask in masks.values()) / kernels if kernels else 0.0
 
 
 def _in_words(masks: Mapping[str, Tensor]) -> str:
     if not masks:
         return "has no sparse layers"
     layers = f"{len(masks)} sparse layer{'s' if len(masks) != 1 else ''}"
-    return f"has {layers} of sparsity {_inactive(*masks.values()):.2g}"
+    return f"has {layers} of sparsity {_inactive(masks):.2g}"
 
 
 def _option_warnings(origin: Origin, network: Network) -> list[str]:

@@ -47,16 +47,17 @@ class RunningValidation:
         switched = network.deep_supervision
         network.deep_supervision = False
         losses: list[float] = []
-        counts = torch.zeros(3, len(self.labels.classes))
+        counts = torch.zeros(3, len(self.labels.classes), dtype=torch.int64, device=device)
         try:
-            for image, target in self._patches(num_patches):
+            for patch in self._patches(num_patches):
+                image, target = (one.to(device) for one in patch)
                 with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-                    logits = network(image.to(device))
-                losses.append(float(loss(logits, target.to(device))))
-                counts += _overlap(logits.float().cpu(), target, self.labels)
+                    logits = network(image)
+                losses.append(float(loss(logits, target)))
+                counts += _overlap(logits, target, self.labels)
         finally:
             network.deep_supervision = switched
-        both, predicted, present = counts
+        both, predicted, present = counts.cpu()
         scores = 2 * both / (predicted + present)
         return float(np.mean(losses)), dict(zip(self.labels.names, scores.tolist(), strict=True))
 
@@ -67,15 +68,15 @@ class RunningValidation:
 
 
 def _overlap(logits: Tensor, target: Tensor, labels: LabelScheme) -> Tensor:
-    """(3, classes): voxels in both, in the prediction, in the reference; ignored voxels left out."""
+    """(3, classes): voxels in both, in the prediction, in the reference; ignored ones left out. Where `logits` lie."""
     known = target >= 0
     if labels.has_regions:
         predicted = (logits > 0).movedim(1, -1)
-        present = torch.from_numpy(labels.region_table)[target.clamp(min=0).long()]
+        present = torch.from_numpy(labels.region_table).to(logits.device)[target.clamp(min=0).long()]
     else:
-        classes = torch.arange(1, len(labels.classes) + 1)
+        classes = torch.arange(1, len(labels.classes) + 1, device=logits.device)
         predicted = logits.argmax(dim=1)[..., None] == classes
         present = target[..., None] == classes
     predicted, present = predicted & known[..., None], present & known[..., None]
     over = tuple(range(predicted.ndim - 1))
-    return torch.stack([(predicted & present).sum(over), predicted.sum(over), present.sum(over)]).float()
+    return torch.stack([(predicted & present).sum(over), predicted.sum(over), present.sum(over)])

@@ -233,6 +233,13 @@ def test_everything_wrong_is_listed_before_anything_is_written(convert, look_ali
     assert [path.name for path in tmp_path.iterdir()] == ["download"]
 
 
+def test_files_with_other_names_are_shown_beside_what_is_missing(convert, look_alike):
+    (image,) = look_alike("btcv").rglob("img0001.nii.gz")
+    image.rename(image.with_name("IMG0001.nii.gz"))
+    with pytest.raises(DataError, match=r"img0001\.nii\.gz not found.*\n.*IMG0001\.nii\.gz: not named like the files"):
+        convert("btcv")
+
+
 def test_a_long_list_of_errors_is_cut(convert, tmp_path):
     for number in range(45):
         path = tmp_path / "download" / "Training" / "img" / f"img{number:04d}.nii.gz"
@@ -253,6 +260,25 @@ def test_a_filled_folder_is_refused_and_left_alone(convert, tmp_path):
 def test_an_empty_folder_is_filled(convert, tmp_path):
     (tmp_path / "out").mkdir()
     assert read_dataset(convert("btcv").out).cases
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed_to_an_empty_folder_or_one_to_be_made(convert, tmp_path, there):
+    disk = tmp_path / "disk"
+    if there:
+        disk.mkdir()
+    (tmp_path / "out").symlink_to(disk)
+    assert len(read_dataset(convert("flare22").out).cases) == 2
+    assert (disk / "dataset.json").is_file()
+    assert (tmp_path / "out").is_symlink()
+
+
+def test_the_place_of_a_disk_is_refused_before_anything_is_copied(convert, monkeypatch, tmp_path):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "out")
+    with pytest.raises(VoxelsegError, match=r"is where a disk is mounted\. Choose a folder in it, such as .*out.data"):
+        convert("flare22")
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "download"}
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(convert, tmp_path):

@@ -113,6 +113,14 @@ def test_two_copies_are_not_chosen_between(look_alike):
         _read("msd_spleen", folder.parent)
 
 
+def test_a_link_to_the_data_set_is_not_a_second_copy(look_alike):
+    root = look_alike("btcv")
+    (root.parent / "link").symlink_to(root)
+    (root.parent / "loop").symlink_to(root.parent)
+    (root.parent / "self").symlink_to("self")
+    assert len(_read("btcv", root.parent).training) == 5
+
+
 def test_another_data_set_is_refused_with_what_was_expected(look_alike):
     with pytest.raises(DataError, match=r"case_00000/imaging.nii.gz and case_00000/segmentation.nii.gz") as error:
         _read("kits19", look_alike("btcv"))
@@ -128,6 +136,12 @@ def test_an_empty_and_a_missing_folder_are_refused(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------- what may be wrong
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    (tmp_path / "RawData.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"RawData\.zip: is a file, expected a folder\. Unpack it"):
+        _read("btcv", tmp_path / "RawData.zip")
 
 
 def test_missing_files_are_errors_with_their_names(look_alike):
@@ -183,6 +197,16 @@ def test_two_suffixes_are_an_error(look_alike):
     (folder / "img" / "img0002.nii.gz").unlink()
     (problem,) = _problems(_read("btcv", folder), "unexpected-file")
     assert "1 of 10 files have another suffix than the others: img/img0002.nii" in problem.message
+
+
+def test_suffixes_in_capitals_are_suffixes(look_alike):
+    root = look_alike("flare22")
+    for path in root.rglob("*.nii.gz"):
+        path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    native = _read("flare22", root)
+    assert [case.id for case in native.training] == ["FLARE22_Tr_0001", "FLARE22_Tr_0002"]
+    assert native.ending == ".nii.gz"
+    assert {one.code for one in native.problems} == {"case-count"}
 
 
 def test_unpacked_files_are_taken_as_they_are(look_alike):

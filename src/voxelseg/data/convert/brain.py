@@ -42,7 +42,7 @@ FETA21 = PublicDataset(
     licence="The data use terms on Synapse, which are for research.",
     citation="Payette et al., An automatic multi-tissue human fetal brain segmentation benchmark using the Fetal "
     "Tissue Annotation Dataset, Scientific Data 8, 2021.",
-    papers=("3D UX-Net: direct training, 62 scans to train and 18 to test on",),
+    papers=("3D UX-Net: direct training, 61 scans to train (it says 62) and 18 to test on in the published list",),
     fetch=(
         "Follow the data page of the challenge to Synapse and accept the terms.",
         "Download and unpack feta_2.1; give its folder, with sub-001 and so on.",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from voxelseg.data.convert.folds import NNUNET_FOLDS, fixed_split, nnunet_folds
-from voxelseg.data.convert.native import Native, read_native
+from voxelseg.data.convert.native import MISNAMED, Native, read_native
 from voxelseg.data.convert.public import PublicDataset, label_table
 from voxelseg.data.dataset import Case, Problem
 from voxelseg.data.layouts.channels import channel_name
@@ -94,13 +94,14 @@ def convert_public_data(
     native = read_native(dataset, source)
     _raise_errors(native, dataset)
     transfers = list(_transfers(native, dataset))
-    staging = out.absolute().with_name(f"{TEMPORARY_PREFIX}{out.absolute().name}")
+    place = Path(os.path.realpath(out))  # where a link leads to, which may lie on another disk
+    staging = place.with_name(f"{TEMPORARY_PREFIX}{place.name}")
     with locked(staging):
         built = _prepare(staging, dataset, transfers, how)
         num_linked = _transfer(transfers, built, how, progress)
         splits, remarks = _write_splits(built, native, dataset)
         write_json(built / DESCRIPTION_FILE, _description(native, dataset))
-        _put_in_place(built, out)
+        _put_in_place(built, place)
     shutil.rmtree(staging, ignore_errors=True)
     return Conversion(
         dataset=dataset,
@@ -124,14 +125,18 @@ def _refuse_if_filled(out: Path) -> None:
             f"{out}: is not empty, and nothing in it is overwritten. If it is the converted data set, go on with "
             f"`voxelseg check {out}`; otherwise choose another output folder."
         )
+    if os.path.ismount(out):  # it cannot be replaced by the finished folder
+        raise VoxelsegError(f"{out}: is where a disk is mounted. Choose a folder in it, such as {out / 'data'}.")
 
 
 def _raise_errors(native: Native, dataset: PublicDataset) -> None:
-    """DataError that lists all errors, if there are any; warnings do not count."""
+    """DataError that lists all errors, if there are any, and then files with other names, which may be missing ones."""
     errors = [problem for problem in native.problems if problem.severity == "error"]
     if not errors:
         return
-    lines = [f"  {f'{one.case}: ' if one.case else ''}{one.message} {one.remedy}" for one in errors]
+    misnamed = [problem for problem in native.problems if problem.severity == "warning" and problem.code == MISNAMED]
+    listing = [*errors, *misnamed]
+    lines = [f"  {f'{one.case}: ' if one.case else ''}{one.message} {one.remedy}" for one in listing]
     more = [f"  and {len(lines) - _MOST_ERRORS} more"] if len(lines) > _MOST_ERRORS else []
     listed = "\n".join([*lines[:_MOST_ERRORS], *more])
     raise DataError(f"{native.root}: {dataset.name} cannot be converted, nothing was written:\n{listed}")

@@ -1,12 +1,12 @@
 """Cases of a public data set in the folder that its makers hand out, and everything that is wrong with them."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from voxelseg.data.convert.public import Part, PublicDataset, Source, example
-from voxelseg.data.convert.tree import ENDINGS, Tree, is_case_folder
+from voxelseg.data.convert.tree import ENDINGS, Tree, ending_of, is_case_folder
 from voxelseg.data.dataset import Case, Problem, Severity
 from voxelseg.data.layouts.description import relative_name
 from voxelseg.data.wording import some
@@ -17,6 +17,8 @@ _LEVELS = 3
 """So many levels below and above the given folder are searched."""
 _MOST_FOLDERS = 2000
 """Of one level; a data set is not searched in more."""
+MISNAMED = "unexpected-file"
+"""Code of a file that is not named like those of the data set, or has another suffix than these."""
 _GZIP = b"\x1f\x8b"
 _LFS = b"version https://git-lfs"
 
@@ -67,11 +69,13 @@ def find_source(dataset: PublicDataset, folder: Path, tree: Tree) -> tuple[Path,
 
     DataError if there is none, naming the right one if `folder` lies inside it, and if several could be meant.
     """
+    if folder.is_file():
+        raise DataError(f"{folder}: is a file, expected a folder. Unpack it, and give the folder that is made.")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder. Give the folder of {dataset.title}.")
     level = [folder]
     for _ in range(_LEVELS + 1):
-        found = [(one, source) for one in level if (source := _source_at(dataset, one, tree)) is not None]
+        found = [(one, source) for one in _distinct(level) if (source := _source_at(dataset, one, tree)) is not None]
         if len(found) > 1:
             roots = some([str(root) for root, _ in found])
             raise DataError(f"{folder}: holds {dataset.title} more than once. Give one of {roots}.")
@@ -83,6 +87,14 @@ def find_source(dataset: PublicDataset, folder: Path, tree: Tree) -> tuple[Path,
     if around is not None:
         raise DataError(f"{folder}: lies inside {dataset.title}. Give {around}.")
     raise DataError(_not_found(dataset, folder))
+
+
+def _distinct(folders: Iterable[Path]) -> list[Path]:
+    """Each folder once, however many links lead to it: by the first of its names."""
+    names: dict[Path, Path] = {}
+    for folder in folders:
+        names.setdefault(folder.resolve(), folder)
+    return list(names.values())
 
 
 def _source_at(dataset: PublicDataset, root: Path, tree: Tree) -> Source | None:
@@ -159,13 +171,13 @@ def _check_ids(native: Native) -> None:
 def _check_files(native: Native) -> None:
     """Report suffixes that differ, and files that can be no scans from their first bytes on."""
     files = [path for case in (*native.training, *native.test) for path in files_of_case(case)]
-    by_ending = [[path for path in files if path.name.endswith(ending)] for ending in ENDINGS]
+    by_ending = [[path for path in files if ending_of(path) == ending] for ending in ENDINGS]
     native.ending = max(zip(by_ending, ENDINGS, strict=True), key=lambda pair: len(pair[0]))[1]
     if all(by_ending):
         few = min(by_ending, key=len)
         names = some([relative_name(path, native.root) for path in few])
         message = f"{len(few)} of {len(files)} files have another suffix than the others: {names}."
-        native.report("error", "unexpected-file", message, "Compress all files with gzip, or none.")
+        native.report("error", MISNAMED, message, "Compress all files with gzip, or none.")
     for path in files:
         fault = _fault(path)
         if fault:
@@ -184,7 +196,7 @@ def _fault(path: Path) -> tuple[str, str] | None:
         return "is empty", "Download it again."
     if start == _LFS:
         return "is a pointer of Git LFS, not the file itself", "Run `git lfs pull` in the repository."
-    if path.name.endswith(".gz") and not start.startswith(_GZIP):
+    if ending_of(path) == ".nii.gz" and not start.startswith(_GZIP):
         return "is not compressed with gzip", "Download it again; a page that asks for a login may be in its place."
     return None
 
@@ -205,7 +217,7 @@ def _check_names(native: Native, tree: Tree, parts: Sequence[Part]) -> None:
     strays = [path for folder in folders for path in tree.files(folder) if is_image(path) and path not in taken]
     for path in sorted([*strays, *_misnamed_folders(native.root, tree, parts)]):
         message = f"{relative_name(path, native.root)}: not named like the files of the data set, so it is left out."
-        native.report("warning", "unexpected-file", message, "Rename it if it belongs to a case.")
+        native.report("warning", MISNAMED, message, "Rename it if it belongs to a case.")
 
 
 def _misnamed_folders(root: Path, tree: Tree, parts: Sequence[Part]) -> Iterator[Path]:

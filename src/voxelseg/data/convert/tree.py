@@ -60,9 +60,15 @@ class Tree:
                     yield from self._walk(entry, deeper, digits, match.groupdict().get("n", number))
 
 
+def ending_of(file: Path) -> str | None:
+    """.nii.gz or .nii, also of a name that has it in capitals; None if the name ends otherwise."""
+    return next((ending for ending in ENDINGS if file.name.lower().endswith(ending)), None)
+
+
 def without_ending(file: Path) -> str | None:
     """Name of a file without .nii.gz or .nii; None if it ends otherwise."""
-    return next((file.name.removesuffix(ending) for ending in ENDINGS if file.name.endswith(ending)), None)
+    ending = ending_of(file)
+    return None if ending is None else file.name[: -len(ending)]
 
 
 def is_case_folder(name: str, component: str, digits: int | None) -> bool | None:

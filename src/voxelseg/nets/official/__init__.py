@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from voxelseg.errors import CheckpointError, ConfigError, did_you_mean
+from voxelseg.errors import CheckpointError, ConfigError, did_you_mean, memory_ran_out
 from voxelseg.nets.network import Network
 from voxelseg.nets.official import e2enet, logonet, mednext, uxnet
 
@@ -160,7 +159,9 @@ def read_official(path: Path) -> dict[str, Tensor]:
             'trust it, write the weights alone, where its own code is installed: torch.save(torch.load("file", '
             'weights_only=False)["state_dict"], "weights.pth").'
         ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # torch.load meets damage with many kinds of exception
+        if memory_ran_out(error):
+            raise
         raise CheckpointError(
             f"{path}: damaged or not a file of weights ({_reason(error)}). Fetch it again."
         ) from error
@@ -237,6 +238,6 @@ def _some(names: Iterable[str], separator: str = ", ") -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The telling line of an error: PyTorch wraps that of its unpickler into advice."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return next((line.strip() for line in lines if "Unsupported" in line), lines[0])
+    """The telling line of an error: PyTorch wraps that of its unpickler into advice, and a bare key says nothing."""
+    lines = [] if isinstance(error, LookupError) else str(error).strip().splitlines()
+    return next((line.strip() for line in lines if "Unsupported" in line), (*lines, type(error).__name__)[0])
