@@ -1,4 +1,3 @@
-import math
 from math import exp, log
 
 import pytest

@@ -32,7 +32,7 @@ queue_again() {{
     scancel --signal=TERM "$job"  # to the training, not to this script
     if wait "$training"; then exit 0; fi  # it had just finished
     scontrol requeue "$job"
-    exit  # with an error if the cluster refuses
+    exit $?  # an error if the cluster refuses
 }}
 trap queue_again USR1
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT={SECONDS_TO_SAVE - 60}  # torchrun gives a step 30 seconds to end otherwise
