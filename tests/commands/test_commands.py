@@ -218,8 +218,7 @@ def test_what_the_data_do_not_share_with_those_of_a_recipe_is_said_and_they_are_
             *("train.workers=0", "train.validation_patches=1"),
         ],
     )
-    assert "Recipe mednext_s_k3_btcv is for CT (CT), and Tiny has MRI" in caplog.text
-    assert "was made for 13 classes" in caplog.text
+    assert "Recipe mednext_s_k3_btcv was made for 13 classes" in caplog.text
     assert (run.model, run.config.train.epochs) == ("mednext_s", 1)
     assert run.model_file(0).is_file()
 
@@ -389,7 +388,7 @@ def test_networks_whose_library_is_not_installed_are_left_out_and_named(monkeypa
 def test_a_training_from_other_weights_shows_what_became_of_them(tiny_run, train_tiny, tmp_path):
     console = Console(record=True, width=160)
     run = train_tiny(tiny_run.data, tmp_path / "run", epochs=1, init=tiny_run.folder, console=console)
-    text = console.export_text()
+    text = " ".join(console.export_text().split())  # a title as wide as the table, however long the path
     assert f"Weights from {tiny_run.model} (unet_s)" in text
     assert "100.0% of the weights without heads." in text
     assert (run.fold_folder(0) / "transfer.json").is_file()

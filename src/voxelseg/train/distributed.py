@@ -4,6 +4,7 @@ Each process has a device of its own and sees its share of every batch. Decision
 process writes files and shows progress. A process that fails says why to the others, which end with its message.
 """
 
+import gc
 import json
 import os
 import warnings
@@ -236,6 +237,9 @@ def joined(device: torch.device) -> Iterator[Processes]:
             store.set(_FAILURE, json.dumps(_described(error)))
         raise
     finally:
+        # Networks that were wrapped hold the group until they are collected. If that is at the interpreter's end, the
+        # group's threads abort the process, in one of three to six trials.
+        gc.collect()
         dist.destroy_process_group()
 
 
