@@ -2,6 +2,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ TINY = [
 ]
 
 
-def started(processes, *arguments, cwd=None):
+def started(processes, *arguments, cwd=None, **environment):
     """A program as `torchrun` starts it, or alone if `processes` is 1."""
     prefix = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
@@ -34,8 +35,18 @@ def started(processes, *arguments, cwd=None):
         text=True,
         start_new_session=True,
         cwd=cwd,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
+
+
+def started_side_by_side(*arguments):
+    """Two processes of a program without `torchrun`, which may end the one that is left before it notices anything."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared["TORCHELASTIC_RUN_ID"] = "test"
+    return [started(1, *arguments, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
 
 
 def finished(process):
@@ -224,13 +235,24 @@ def test_a_killed_process_ends_the_others_and_the_same_command_gives_the_same_bi
     os.kill(int(workers.stdout.split()[-1]), signal.SIGKILL)
     code, printed = finished(process)
     assert code != 0
-    noticed = "another process of this training ended without a word" in printed
-    assert noticed or "closing signal SIGTERM" in printed  # from torchrun, if it is faster
     code, printed = run(2, *arguments)
     assert code == 0, printed
     one, two = (load_file(folder / "accumulated" / "weights.safetensors") for folder in (tmp_path, trained[1]))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert "resume" in [event["event"] for event in events(tmp_path / "accumulated")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_the_process_that_is_left_says_that_another_is_gone(tiny_msd, prepared, tmp_path, killed):
+    store = next(iter(prepared.stored.values())).folder.parent
+    processes = started_side_by_side(HERE / "shared_training.py", tiny_msd, store, tmp_path, "accumulated")
+    wait_for(tmp_path / "accumulated" / "training_state.pt")
+    processes[killed].kill()
+    code, printed = finished(processes[1 - killed])
+    finished(processes[killed])
+    assert code not in (0, -signal.SIGABRT)
+    assert "VoxelsegError: another process of this training ended without a word" in printed
 
 
 # --------------------------------------------------------------------------------------------------- command line
