@@ -28,7 +28,7 @@ from voxelseg.data import read_dataset, splits_of
 from voxelseg.errors import ConfigError, VoxelsegError
 from voxelseg.evaluate import read_evaluation
 from voxelseg.files import read_json, write_json
-from voxelseg.train.log import LOG_FILE, read_log
+from voxelseg.train.loop.log import LOG_FILE, read_log
 
 FINISHED_FILE = "finished.json"
 SETTINGS_FILE = "settings.json"

@@ -31,7 +31,7 @@ from voxelseg.files import TEMPORARY_PREFIX, sha256_of_file
 from voxelseg.phantom import make_phantom
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
-from voxelseg.train.log import DONE_AGAIN
+from voxelseg.train.loop.log import DONE_AGAIN
 
 TRAINING = (
     *("--model", "mednext_xs", "--device", "cpu", "--epochs", "4"),

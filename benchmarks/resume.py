@@ -34,7 +34,7 @@ from kill_and_continue import CorruptError, check_outputs, run_command, trained
 
 from voxelseg.files import TEMPORARY_PREFIX, read_json
 from voxelseg.phantom import make_phantom
-from voxelseg.train.log import read_log
+from voxelseg.train.loop.log import read_log
 
 EPOCHS, STEPS_PER_EPOCH = 5, 5
 COMMON = (

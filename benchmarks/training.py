@@ -45,10 +45,10 @@ from voxelseg.ops.allocator import keep_freed_memory
 from voxelseg.ops.dispatch import plain_forms
 from voxelseg.parallel import call_in_process
 from voxelseg.recipes import find_recipe
-from voxelseg.train.distributed import Processes
+from voxelseg.train.loop.step import Stepper
+from voxelseg.train.machines.distributed import Processes
 from voxelseg.train.run import build_network
-from voxelseg.train.step import Stepper
-from voxelseg.train.transfer import TransferConfig
+from voxelseg.train.start.transfer import TransferConfig
 
 RECIPES = ("mednext_s_k3_btcv", "mednext_s_k5_btcv", "uxnet_flare21", "e2enet_s80_amos22", "logonet_btcv")
 

@@ -17,8 +17,8 @@ from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.plan.plan import Normalization, Plan
 from voxelseg.recipes import RECIPES, Recipe
 from voxelseg.train.config import PredictConfig, TrainConfig
-from voxelseg.train.sparse import SparseConfig
-from voxelseg.train.transfer import TransferConfig
+from voxelseg.train.sparse.settings import SparseConfig
+from voxelseg.train.start.transfer import TransferConfig
 
 Thing = TypeVar("Thing")
 FOLDER = Path(__file__).parent / "reference"

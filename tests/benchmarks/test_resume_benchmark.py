@@ -4,8 +4,8 @@ import pytest
 import resume as script
 
 from voxelseg import checkpoint
-from voxelseg.train.loop import Trainer
-from voxelseg.train.watch import Watch
+from voxelseg.train.loop.trainer import Trainer
+from voxelseg.train.loop.watch import Watch
 
 
 @pytest.mark.parametrize(

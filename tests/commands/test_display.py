@@ -6,7 +6,7 @@ from rich.console import Console
 
 from voxelseg.commands.display import counting_bar, say, say_left_out, training_bar
 from voxelseg.data.layouts import read_dataset
-from voxelseg.train.loop import Progress
+from voxelseg.train.loop.trainer import Progress
 
 
 def console(*, terminal):

@@ -10,8 +10,8 @@ from voxelseg.nets import create_model
 from voxelseg.report.page import render
 from voxelseg.report.run import Fold, read_run
 from voxelseg.report.sparse import draw_course, draw_ends, proportions, sparse_folds
-from voxelseg.train.sparse import SparseConfig
-from voxelseg.train.topology import Topology
+from voxelseg.train.sparse.settings import SparseConfig
+from voxelseg.train.sparse.topology import Topology
 
 
 def state(step, *, moved=0, rate=0.0, up=10, forward=20, down=10):

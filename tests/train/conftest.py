@@ -17,7 +17,7 @@ from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import make_plan
 from voxelseg.preprocess.store import StoredCase, store_dataset
 from voxelseg.train.config import TrainConfig
-from voxelseg.train.loop import Trainer
+from voxelseg.train.loop.trainer import Trainer
 
 PATCH = (16, 16, 8)
 

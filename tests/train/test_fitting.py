@@ -8,12 +8,13 @@ from tiny_runs import MEDNEXT, events, opened_run
 
 from voxelseg.checkpoint import load_checkpoint
 from voxelseg.errors import CheckpointError, ConfigError
+from voxelseg.patches.loader import load_batches
 from voxelseg.report.run import read_run
 from voxelseg.train import fitting
 from voxelseg.train.fold import train_fold
-from voxelseg.train.stage import SMALL_KERNEL_FILE, SMALL_KERNEL_STATE_FILE
-from voxelseg.train.state import STATE_FILE
-from voxelseg.train.upkern import grow_kernels
+from voxelseg.train.loop.stage import SMALL_KERNEL_FILE, SMALL_KERNEL_STATE_FILE
+from voxelseg.train.loop.state import STATE_FILE
+from voxelseg.train.start.upkern import grow_kernels
 
 GROWTH = (*MEDNEXT, "train.grow_kernel=[3,5]")
 
@@ -90,12 +91,9 @@ def test_the_second_stage_sees_other_samples_than_the_first(prepared, tmp_path, 
 
     def load(*arguments, first_sample, **others):
         first.append(first_sample)
-        return original(*arguments, first_sample=first_sample, **others)
+        return load_batches(*arguments, first_sample=first_sample, **others)
 
-    from voxelseg.train import loop
-
-    original = loop.load_batches
-    monkeypatch.setattr(loop, "load_batches", load)
+    monkeypatch.setattr("voxelseg.train.loop.trainer.load_batches", load)
     run = opened_run(prepared, tmp_path, *GROWTH, epochs=3, plan={"batch_size": 2})
     train_fold(run, 0, prepared.stored)
     assert first == [0, 4]  # two steps of two patches

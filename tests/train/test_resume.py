@@ -10,9 +10,8 @@ from watching import events, same, scale_losses, weights_of
 
 from voxelseg.nets import Network, create_model
 from voxelseg.patches.augmentation import AugmentationConfig
-from voxelseg.train import loop
-from voxelseg.train.sparse import SparseConfig
-from voxelseg.train.state import STATE_FILE
+from voxelseg.train.loop.state import STATE_FILE
+from voxelseg.train.sparse.settings import SparseConfig
 
 STEPS = 6
 """Of three epochs."""
@@ -116,7 +115,7 @@ class Case:
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_killed_after_any_step_the_same_bits_come_out(prepared, tmp_path, monkeypatch, name, saved):
     if saved == "after steps":
-        monkeypatch.setattr(loop, "SAVE_EVERY_S", -1.0)
+        monkeypatch.setattr("voxelseg.train.loop.trainer.SAVE_EVERY_S", -1.0)
     weights, best, *rest = Case(prepared, tmp_path / "whole", COMBINATIONS[name]).whole()
     last = rest[0][-1]["step"] if name == "early stopping" else STEPS
     for step in range(1, last):

@@ -16,7 +16,7 @@ from voxelseg.data.wording import some
 
 if TYPE_CHECKING:
     from voxelseg.data.dataset import Dataset
-    from voxelseg.train.loop import Progress as TrainingProgress
+    from voxelseg.train.loop.trainer import Progress as TrainingProgress
 
 PathLike = str | Path
 LINES_WITHOUT_TERMINAL = 10

@@ -20,7 +20,7 @@ from voxelseg.plan.planner import make_plan
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
 from voxelseg.train.config import RunConfig, build_config
-from voxelseg.train.memory import plan_limits
+from voxelseg.train.machines.memory import plan_limits
 from voxelseg.train.run import build_network
 
 

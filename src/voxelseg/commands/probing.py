@@ -13,8 +13,8 @@ from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import make_plan
 from voxelseg.train.config import RunConfig
-from voxelseg.train.memory import plan_limits, training_bytes_of_weights
-from voxelseg.train.probe import Outcome, Trial, free_gb, measure_steps, probe
+from voxelseg.train.machines.memory import plan_limits, training_bytes_of_weights
+from voxelseg.train.machines.probe import Outcome, Trial, free_gb, measure_steps, probe
 from voxelseg.train.run import build_network
 
 CHANGE_A_STEP = {"optimizer", "ema", "precision", "checkpointing", "compile", "deterministic", "batch_dice", "threads"}

@@ -25,15 +25,15 @@ from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
 from voxelseg.train.config import RunConfig, check_seed
 from voxelseg.train.cross_validation import begun_folds, cross_validate, scored_folds
-from voxelseg.train.distributed import Processes, joined, own_device
-from voxelseg.train.estimates import check_needs, disk_needs, memory_need, open_folds
 from voxelseg.train.fold import train_fold, validate_fold
-from voxelseg.train.optimizer import build_optimizer
-from voxelseg.train.precision import training_precision
+from voxelseg.train.loop.optimizer import build_optimizer
+from voxelseg.train.loop.precision import training_precision
+from voxelseg.train.loop.tensorboard import summary_writer
+from voxelseg.train.machines.distributed import Processes, joined, own_device
+from voxelseg.train.machines.estimates import check_needs, disk_needs, memory_need, open_folds
 from voxelseg.train.run import PLAN_FILE, RUN_FILE, Run, build_network, open_run, plan_for_network
-from voxelseg.train.start import check_init
-from voxelseg.train.tensorboard import summary_writer
-from voxelseg.train.transfer import TransferReport
+from voxelseg.train.start.initial import check_init
+from voxelseg.train.start.transfer import TransferReport
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ B batch, C channels, D H W depth, height, width in voxels, K classes; level i = 
 encoder. x[j, i] is the feature map of stage j at level i: with L levels there are L - 1 stages of fusion, the j-th of
 which has L - j levels (Fig. 3, Eq. 1). Every convolution is planar, and before it the channels are moved along D in
 chunks (restricted depth shift, Sec. 3.3). Only a share of the kernels that fuse is active (dynamic sparse feature
-fusion, Sec. 3.2): see `kernel_masks`, and `voxelseg.train.topology` for moving the active ones.
+fusion, Sec. 3.2): see `kernel_masks`, and `voxelseg.train.sparse.topology` for moving the active ones.
 
 The paper, whose sections and tables are those of its first arXiv version, and the authors' code
 (github.com/boqian333/E2ENet-Medical, commit 7b18d91) differ in

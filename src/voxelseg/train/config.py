@@ -14,8 +14,8 @@ from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.patches.sampler import Sampling
 from voxelseg.plan.plan import Plan, describe
 from voxelseg.predict.sliding_window import Average, Placement, Weighting
-from voxelseg.train.sparse import HOW_KERNELS_MOVE, SparseConfig
-from voxelseg.train.transfer import TransferConfig
+from voxelseg.train.sparse.settings import HOW_KERNELS_MOVE, SparseConfig
+from voxelseg.train.start.transfer import TransferConfig
 
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(gt=0)]

@@ -20,10 +20,7 @@ from voxelseg.ops.allocator import keep_freed_memory
 from voxelseg.patches.loader import PatchSource
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.train.config import TrainConfig
-from voxelseg.train.distributed import Processes
-from voxelseg.train.loop import Progress, Trainer
-from voxelseg.train.run import RUN_FILE, Run
-from voxelseg.train.stage import (
+from voxelseg.train.loop.stage import (
     SMALL_KERNEL_FILE,
     SMALL_KERNEL_STATE_FILE,
     Stage,
@@ -31,10 +28,13 @@ from voxelseg.train.stage import (
     before_growth,
     share_before_growth,
 )
-from voxelseg.train.start import unchanged_origin
-from voxelseg.train.state import STATE_FILE
-from voxelseg.train.transfer import TransferReport, initial_weights
-from voxelseg.train.upkern import grow_kernels
+from voxelseg.train.loop.state import STATE_FILE
+from voxelseg.train.loop.trainer import Progress, Trainer
+from voxelseg.train.machines.distributed import Processes
+from voxelseg.train.run import RUN_FILE, Run
+from voxelseg.train.start.initial import unchanged_origin
+from voxelseg.train.start.transfer import TransferReport, initial_weights
+from voxelseg.train.start.upkern import grow_kernels
 from voxelseg.version import __version__
 
 TRANSFER_FILE = "transfer.json"

@@ -16,11 +16,11 @@ from voxelseg.files import locked, write_json
 from voxelseg.predict.folder import PredictionFolder, predict_cases
 from voxelseg.predict.predictor import Predictor, prediction_settings
 from voxelseg.preprocess.store import StoredCase
-from voxelseg.train.distributed import Processes
 from voxelseg.train.fitting import FoldTraining, refuse_other_models
-from voxelseg.train.loop import Progress
+from voxelseg.train.loop.trainer import Progress
+from voxelseg.train.machines.distributed import Processes
 from voxelseg.train.run import Run
-from voxelseg.train.transfer import TransferReport
+from voxelseg.train.start.transfer import TransferReport
 
 VALIDATION_FOLDER = "validation"
 PAIRS_FILE = "pairs.json"

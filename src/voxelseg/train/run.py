@@ -31,8 +31,8 @@ from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import fitting_patch
 from voxelseg.train.config import RunConfig
-from voxelseg.train.origin import origin_checksums
-from voxelseg.train.sparse import make_sparse, sparsity_option
+from voxelseg.train.sparse.settings import make_sparse, sparsity_option
+from voxelseg.train.start.origin import origin_checksums
 from voxelseg.version import __version__
 
 RUN_FILE = "run.json"

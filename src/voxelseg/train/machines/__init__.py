@@ -1,0 +1,1 @@
+"""Processes, memory and disks: what a training runs on."""

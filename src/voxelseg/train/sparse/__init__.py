@@ -1,0 +1,1 @@
+"""Dynamic sparse feature fusion: masks whose active kernels move during training."""

@@ -1,0 +1,1 @@
+"""Where a training starts: fresh weights, those of another training, or those of smaller kernels."""
