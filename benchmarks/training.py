@@ -16,7 +16,8 @@ and `--deterministic` also what these settings of `train` run.
 Every measurement has a process of its own, takes a step to warm up and then times `--steps` of them; the forms take
 turns, `--repeats` times. Medians of all steps are printed, and the ratio to `plain`. With `--threads 1` processor
 seconds are counted on a CPU instead of elapsed ones: other processes then disturb little. Memory is the largest one
-seen beyond what the process held before the network was built: resident on a CPU, allocated by torch on a GPU.
+seen beyond what the process held before the network was built: resident on a CPU, allocated by torch on a GPU. Beyond
+`--memory-gb` a process is refused more.
 
 On a GPU, what others published for training these networks is printed below, with its source: measured elsewhere, on
 other machines, and with the making of patches; so it says roughly how large the numbers should be, not more.
@@ -25,6 +26,7 @@ other machines, and with the making of patches; so it says roughly how large the
 import argparse
 import os
 import platform
+import resource
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -78,7 +80,7 @@ class Published:
 
     network: str
     seconds: float
-    memory_gb: float | None
+    memory_gb: float | None = None
     machine: str
     source: str
 
@@ -135,6 +137,7 @@ class Task:
     device: str
     threads: int
     steps: int
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +162,9 @@ def measure(task: Task) -> tuple[list[float], float] | None:
     """Seconds of each step, and MB of the peak beyond the imports; None if the memory ran out. Changes the process."""
     form, device = FORMS[task.form], torch.device(task.device)
     torch.set_num_threads(task.threads)
+    if task.memory_gb is not None:
+        limit = round(task.memory_gb * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     if form.keeps_memory:
         keep_freed_memory()
     if form.deterministic:
@@ -304,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3, help="timed in each process")
     parser.add_argument("--repeats", type=int, default=3, help="processes for each form")
+    parser.add_argument("--memory-gb", type=float, help="on a CPU (Linux); default: no limit")
     parser.add_argument("--compile", action="store_true", help="measure train.compile, too")
     parser.add_argument("--deterministic", action="store_true", help="measure train.deterministic, too")
     parser.add_argument("--out", type=Path)
@@ -322,7 +329,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         f"{'peak MB':>10}{'ratio':>7}"
     )
     settings = {
-        **{name: getattr(given, name) for name in ("batch", "width", "device", "threads", "steps")},
+        **{name: getattr(given, name) for name in ("batch", "width", "device", "threads", "steps", "memory_gb")},
         "patch": None if given.patch is None else tuple(given.patch),
     }
     rows: list[Row] = []

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 import training as script
@@ -51,3 +52,10 @@ def test_the_forms_are_measured_in_processes_of_their_own_and_written(tmp_path, 
     rows = json.loads(out.read_text())["rows"]
     assert [row["form"] for row in rows] == ["plain", "plain, kept", "voxelseg"]
     assert all(row["step_s"] > 0 and row["peak_mb"] > 1 for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit a process's memory so")
+def test_a_form_that_needs_more_than_it_may_hold_has_run_out():
+    task = small("logonet_btcv", patch=(96, 96, 96), width=16, memory_gb=1.5)  # about 3 GB
+    assert script._measured_apart(task) is None
