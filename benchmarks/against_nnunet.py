@@ -51,12 +51,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import wilcoxon
 
 from voxelseg.data import Dataset, Split, read_dataset, splits_of
 from voxelseg.data.splits import write_splits
-from voxelseg.errors import ConfigError, DataError, VoxelsegError, WorkerError
+from voxelseg.errors import ConfigError, VoxelsegError, WorkerError
 from voxelseg.evaluate import Evaluation, evaluate_pairs
+from voxelseg.evaluate.paired import paired_difference
 from voxelseg.files import read_json, write_json
 from voxelseg.io import read_volume, write_volume
 from voxelseg.volume import Volume
@@ -71,49 +71,7 @@ NNUNET_NEEDS = (
 """What nnU-Net declares, without timm."""
 TRAINER = Path(__file__).with_name("nnunet_budget_trainer.py")
 CONTESTANTS = ("voxelseg", "nnunet", "nnunet_mirror")
-NUM_RESAMPLES = 10_000
 FINISHED_FILE = "finished.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedDifference:
-    """Difference of two contestants' scores over the cases in which both have one."""
-
-    mean: float
-    low: float
-    """2.5th percentile of the mean over bootstrap resamples of the cases."""
-    high: float
-    """97.5th percentile."""
-    wilcoxon_p: float
-    """Two-sided Wilcoxon signed-rank test; 1 if no case differs."""
-    num_better: int
-    num_worse: int
-    num_cases: int
-
-
-def paired_difference(ours: Mapping[str, float], theirs: Mapping[str, float], *, seed: int = 0) -> PairedDifference:
-    """Difference ours minus theirs of two scores per case, with a 95 % percentile bootstrap interval of its mean.
-
-    Cases with a NaN on either side are left out. Raises DataError if the cases differ or none is left.
-    """
-    if ours.keys() != theirs.keys():
-        raise DataError(f"scores of different cases: {sorted(ours.keys() ^ theirs.keys())}. Score the same fold.")
-    pairs = np.array([(ours[case], theirs[case]) for case in sorted(ours)]).reshape(-1, 2)
-    differences = np.diff(pairs[~np.isnan(pairs).any(axis=1)][:, ::-1]).ravel()
-    count = len(differences)
-    if count == 0:
-        raise DataError("no case has a score on both sides: there is nothing to compare.")
-    drawn = np.random.default_rng(seed).integers(count, size=(NUM_RESAMPLES, count))
-    low, high = np.quantile(differences[drawn].mean(axis=1), (0.025, 0.975))
-    return PairedDifference(
-        mean=float(differences.mean()),
-        low=float(low),
-        high=float(high),
-        wilcoxon_p=float(wilcoxon(differences).pvalue) if differences.any() else 1.0,
-        num_better=int((differences > 0).sum()),
-        num_worse=int((differences < 0).sum()),
-        num_cases=count,
-    )
 
 
 def make_nnunet_environment(folder: Path, log: Path) -> Path:

@@ -22,11 +22,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
-from against_nnunet import PairedDifference, machine, paired_difference, run
+from against_nnunet import machine, run
 
 from voxelseg.data import read_dataset, splits_of
 from voxelseg.errors import ConfigError, VoxelsegError
 from voxelseg.evaluate import read_evaluation
+from voxelseg.evaluate.paired import PairedDifference, difference_in_words, paired_over_seeds
 from voxelseg.files import read_json, write_json
 from voxelseg.train.loop.log import LOG_FILE, read_log
 
@@ -164,19 +165,9 @@ def epochs_of(steps: int, *, longest: int = LONGEST_EPOCH) -> list[str]:
     return [f"train.steps_per_epoch={size}", f"train.epochs={steps // size}"]
 
 
-def over_seeds(by_seed: Sequence[Mapping[str, float]]) -> Dice:
-    """Mean of each case over the seeds, in which the cases are the same."""
-    return {case: fmean(one[case] for one in by_seed) for case in by_seed[0]}
-
-
 def differences(dice: Mapping[str, Mapping[int, Dice]]) -> dict[str, dict[str, PairedDifference]]:
     """For each pair of arms: over all seeds together, and for each seed."""
-    found = {}
-    for one, other in combinations(dice, 2):
-        seeds = {f"seed {seed}": paired_difference(dice[one][seed], dice[other][seed]) for seed in dice[one]}
-        all_seeds = paired_difference(*(over_seeds(list(dice[arm].values())) for arm in (one, other)))
-        found[f"{one} minus {other}"] = {"all seeds": all_seeds, **seeds}
-    return found
+    return {f"{one} minus {other}": paired_over_seeds(dice[one], dice[other]) for one, other in combinations(dice, 2)}
 
 
 def table(
@@ -198,7 +189,7 @@ def table(
 
 def _in_words(one: PairedDifference) -> str:
     return (
-        f"{one.mean:+.4f}, 95 % interval [{one.low:+.4f}, {one.high:+.4f}], Wilcoxon p = {one.wilcoxon_p:.2g}, "
+        f"{difference_in_words(one)} (95 % interval), Wilcoxon p = {one.wilcoxon_p:.2g}, "
         f"{one.num_better} of {one.num_cases} cases better"
     )
 

@@ -42,11 +42,12 @@ from voxelseg.data.dataset import Dataset
 from voxelseg.data.labels import parse_labels
 from voxelseg.errors import WorkerError, memory_ran_out
 from voxelseg.files import write_json
-from voxelseg.nets import find_network
+from voxelseg.nets import Network, find_network
 from voxelseg.ops.allocator import keep_freed_memory
 from voxelseg.ops.dispatch import plain_forms
 from voxelseg.parallel import call_in_process
 from voxelseg.recipes import find_recipe
+from voxelseg.train.loop.segmentation import Segmentation
 from voxelseg.train.loop.step import Stepper
 from voxelseg.train.machines.distributed import Processes
 from voxelseg.train.run import build_network
@@ -199,7 +200,7 @@ def _timed_steps(task: Task, device: torch.device) -> list[float]:
     return taken[1:]  # the first warms up
 
 
-def _prepared(task: Task, device: torch.device) -> tuple[Stepper, tuple[int, ...], int]:
+def _prepared(task: Task, device: torch.device) -> tuple[Stepper[Network], tuple[int, ...], int]:
     """What takes steps, the shape of its images (B, C, D, H, W), and the number of classes."""
     recipe = find_recipe(task.recipe)
     options = {} if task.width is None else width_options(recipe.model, task.width)
@@ -209,14 +210,15 @@ def _prepared(task: Task, device: torch.device) -> tuple[Stepper, tuple[int, ...
     dataset = Dataset(recipe.data, Path(), "none", channels, labels, cases=())
     torch.manual_seed(0)
     train = config.train.model_copy(update={"accumulate": 1, "compile": FORMS[task.form].compiled})
+    network, alone = build_network(recipe.model, dataset, config).to(device), Processes.alone(device)
     stepper = Stepper(
-        build_network(recipe.model, dataset, config).to(device),
+        network,
         train,
+        Segmentation(network, train, labels, alone),
         transfer=TransferConfig(),
         sparse=config.sparse,
-        labels=labels,
         seed=0,
-        processes=Processes.alone(device),
+        processes=alone,
     )
     patch, batch = _size(task)
     return stepper, (batch, len(channels), *patch), labels.num_outputs

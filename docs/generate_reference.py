@@ -9,12 +9,15 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from voxelseg.nets import NETWORKS, create_model, describe_models
 from voxelseg.nets.complexity import CONVENTIONS, cost_in_papers
 from voxelseg.nets.network import PrintedCost
 from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.plan.plan import Normalization, Plan
+from voxelseg.pretrain.config import PretrainingLoopConfig, ScansConfig, section_of
+from voxelseg.pretrain.methods import METHODS
 from voxelseg.recipes import RECIPES, Recipe
 from voxelseg.train.config import PredictConfig, TrainConfig
 from voxelseg.train.sparse.settings import SparseConfig
@@ -40,23 +43,54 @@ This page is made by `python docs/generate_reference.py` from the classes.
 """
 
 
+_PRETRAINING = """## Pre-training
+
+`voxelseg pretrain` has the sections `model`, `plan` and `sparse` as above, a `train` section without what belongs to
+labels, `pretrain`, and one section for each method. Keys of a method that is not used are refused.
+
+[How to use them](../how-to/pretraining.md); there are the settings of Masked LoGoNet's pre-training, too.
+"""
+
+
 def configuration_page() -> str:
     """Every setting, its default and its meaning."""
     parts = [_CONFIGURATION]
     for section, config in SECTIONS.items():
         parts += [f"## {section}\n", _flat(config.__doc__) + "\n", _settings(config) + "\n"]
-    parts += ["### One entry of `plan.normalization`\n", _settings(Normalization) + "\n"]
+    parts += ["### One entry of `plan.normalization`\n", _settings(Normalization) + "\n", _PRETRAINING]
+    parts += ["### train, of a pre-training\n", _flat(PretrainingLoopConfig.__doc__) + "\n"]
+    parts += [_settings(PretrainingLoopConfig) + "\n"]
+    parts += ["### pretrain\n", _flat(ScansConfig.__doc__) + "\n", _settings(ScansConfig) + "\n"]
+    for name, method in METHODS.items():
+        section = section_of(name)
+        parts += [f"### {section}\n", f"`--method {name}`: {method.summary} ({method.source}).\n"]
+        parts += [_flat(method.settings.__doc__) + "\n", _settings(method.settings) + "\n"]
+        for key, nested in _nested(method.settings).items():
+            parts += [f"Keys of `{section}.{key}`, as in `--set {section}.{key}={{...}}`. {_flat(nested.__doc__)}\n"]
+            parts += [_settings(nested) + "\n"]
     return "\n".join(parts)
+
+
+def _nested(config: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Fields that are settings themselves, by their names."""
+    return {name: type(field.default) for name, field in config.model_fields.items() if _is_nested(field.default)}
+
+
+def _is_nested(default: object) -> bool:
+    return isinstance(default, BaseModel)
 
 
 def _settings(config: type[BaseModel]) -> str:
     return _table(
         ("key", "default", "meaning"),
-        (
-            (f"`{name}`", "from the data" if field.is_required() else f"`{field.default!r}`", field.description)
-            for name, field in config.model_fields.items()
-        ),
+        ((f"`{name}`", _default(field), field.description) for name, field in config.model_fields.items()),
     )
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "from the data"
+    return "below" if _is_nested(field.default) else f"`{field.default!r}`"
 
 
 _MODELS = """# Networks

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from voxelseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, store_postprocessing
-from voxelseg.data.labels import LabelClass, LabelScheme
+from voxelseg.data.labels import NO_LABELS, LabelClass, LabelScheme
 from voxelseg.errors import CheckpointError, VoxelsegError
 from voxelseg.nets import create_model
 from voxelseg.plan.plan import Normalization, Plan
@@ -241,3 +241,51 @@ def test_a_model_of_before_there_was_postprocessing_has_none(path):
     text, weights = json.dumps(header), {name: tensor.clone() for name, tensor in checkpoint().weights.items()}
     save_file(weights, path, metadata={"voxelseg": text, "sha256": module._hash(text, weights)})
     assert load_checkpoint(path).postprocessing is None
+
+
+PRETRAINING = {"method": "simmim", "settings": {"cube": 4}, "num_classes": 14, "trained": "all", "slice_axis": 2}
+
+
+def pretrained(**changes):
+    weights = {name: tensor for name, tensor in checkpoint().weights.items() if not name.startswith("heads.")}
+    return checkpoint(**{"weights": weights, "labels": NO_LABELS, "pretraining": PRETRAINING} | changes)
+
+
+def test_what_a_pre_training_left_comes_back_without_labels(path):
+    save_checkpoint(path, pretrained())
+    after = load_checkpoint(path)
+    assert (after.pretraining, after.pretrained_part, after.labels) == (PRETRAINING, "all", NO_LABELS)
+    assert after.weights.keys() == pretrained().weights.keys()
+    assert after.fingerprint() == pretrained(pretraining={**PRETRAINING, "method": "simclr"}).fingerprint()
+    assert after.fingerprint() != checkpoint().fingerprint()
+
+
+def test_what_a_pre_training_left_is_not_built_and_says_what_to_do(path):
+    save_checkpoint(path, pretrained())
+    remedy = r"model\.safetensors: is pre-trained only, by simmim.*voxelseg train DATA --out RUN --model unet_s --init "
+    with pytest.raises(CheckpointError, match=remedy):
+        load_checkpoint(path).build()
+    checkpoint().check_trained()
+
+
+def test_a_trained_model_is_written_as_before_there_was_pre_training(path):
+    from safetensors import safe_open
+
+    def header():
+        with safe_open(path, framework="pt") as file:
+            return json.loads(file.metadata()["voxelseg"])
+
+    assert "pretraining" not in header()
+    assert header()["format"] == 1
+    assert load_checkpoint(path).pretrained_part is None
+    save_checkpoint(path, pretrained())
+    assert header()["format"] == 2  # a version that knows none says that a newer one wrote it
+
+
+@pytest.mark.parametrize(
+    "value", [{}, {**PRETRAINING, "trained": "decoder"}, {"method": "simmim", "trained": "all"}, "simmim"]
+)
+def test_an_impossible_pre_training_is_refused(path, value):
+    rewrite(path, labels=NO_LABELS.to_dict(), pretraining=value)
+    with pytest.raises(CheckpointError, match=r"header is damaged \(of the pre-training it needs method, num_classes"):
+        load_checkpoint(path)

@@ -17,6 +17,7 @@ from voxelseg import cli
 from voxelseg.commands.configuring import what_to_train
 from voxelseg.geometry import Grid
 from voxelseg.io import write_volume
+from voxelseg.pretrain.config import build_pretraining
 from voxelseg.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +69,7 @@ def commands_of(page):
     """Words of every command of voxelseg in the blocks of a page, each without its options in brackets."""
     lines = re.findall(r"^    .*", page.read_text().replace("\\\n", " "), re.MULTILINE)
     found = [re.match(r"    (?:torchrun .* -m )?voxelseg (.+)", line) for line in lines]
-    return [shlex.split(re.sub(r"\[-[^]]*\]", "", match[1]), comments=True) for match in found if match]
+    return [shlex.split(re.sub(r"\[--?[a-z][^]]*\]", "", match[1]), comments=True) for match in found if match]
 
 
 @pytest.mark.parametrize("page", (ROOT / "docs" / "how-to").glob("*.md"), ids=lambda page: page.stem)
@@ -83,6 +84,8 @@ def test_commands_of_a_page_are_ones_that_can_be_given(page):
         if name == "slurm":
             with app.commands["train"].make_context("train", given["arguments"]) as context:
                 given = context.params
+        if name == "pretrain":
+            build_pretraining(given["method"], given["settings"] or [])
         if name in ("train", "slurm"):
             options = {key: given[key] for key in inspect.signature(what_to_train).parameters}
             what_to_train(**{**options, "settings": options["settings"] or []})

@@ -54,7 +54,9 @@ app = typer.Typer(
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="An MSD, nnU-Net or images/ + labels/ folder, or a JSON or CSV list.")
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `voxelseg train` wrote.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder that `voxelseg train` or `voxelseg pretrain` wrote.")
+]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")]
 Model = Annotated[str, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N, or auto.")]
@@ -148,6 +150,54 @@ def preprocess(
     commands.preprocess(work, workers=workers, console=_progress_console())
 
 
+@app.command(short_help="Let a network learn from scans without labels.")
+def pretrain(
+    scans: Annotated[
+        Path, typer.Argument(metavar="SCANS", help="Folder with scans in it, or a data set; labels are not read.")
+    ],
+    out: Out,
+    model: Model = "mednext_s",
+    method: Annotated[
+        str, typer.Option(metavar="NAME", help="masked-clusters, simmim, rubik, rubik-cls, simclr or mae.")
+    ] = "masked-clusters",
+    epochs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Length in epochs of one crop of each scan. [default: 100]")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Length in time instead, such as 20m or 1h30m.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of the weights and all that is drawn.")
+    ] = 0,
+    device: Device = "auto",
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for prepared scans. [default: work in --out]")
+    ] = None,
+    memory_gb: Memory = None,
+    settings: Settings = None,
+    workers: Workers = 2,
+) -> None:
+    """Let a network learn from scans without labels; `voxelseg train --init` then needs fewer labelled ones.
+
+    Plans and preprocesses first where needed. The same command continues after any interruption.
+    """
+    commands.pretrain(
+        scans,
+        out,
+        model=model,
+        method=method,
+        epochs=epochs,
+        budget=budget,
+        seed=seed,
+        device=device,
+        work=work,
+        memory_gb=memory_gb,
+        settings=settings or [],
+        workers=workers,
+        console=_progress_console(),
+    )
+
+
 @app.command(short_help="Train a network and score the held-out cases.")
 def train(
     data: Data,
@@ -159,7 +209,8 @@ def train(
         str | None, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them. [default: mednext_s]")
     ] = None,
     init: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Start from the weights of a run, a model or an authors' file.")
+        str | None,
+        typer.Option(metavar="PATH", help="Start from the weights of a run, a pre-training or an authors' file."),
     ] = None,
     grow_kernel: Annotated[
         str | None, typer.Option(metavar="K:L", help="Train with kernels of K, grow them to L, train on: 3:5.")
@@ -307,12 +358,96 @@ def evaluate(
     Console().print(class_table(evaluation))
 
 
-@app.command(short_help="Write one HTML page about a run.")
+@app.command(short_help="Write one HTML page about a run or a pre-training.")
 def report(
     run: RunFolder, out: Annotated[Path, typer.Option(metavar="FILE", help="HTML file to write.")] = Path("report.html")
 ) -> None:
-    """Write one self-contained HTML page about a run: curves, scores, pictures, plan, versions."""
+    """Write one self-contained HTML page about a run or a pre-training: curves, scores, pictures, plan, versions."""
     commands.report(run, out, console=_progress_console())
+
+
+@app.command(short_help="Probe what pre-trained features tell apart.")
+def probe(
+    pre: Annotated[Path, typer.Argument(metavar="PRE", help="Folder that `voxelseg pretrain` wrote.")],
+    data: Annotated[Path, typer.Option(metavar="DATA", help="Labelled data set of any layout.")],
+    fold: Annotated[int, typer.Option(metavar="FOLD", min=0, help="Fold whose held-out cases are scored.")] = 0,
+    cases: Annotated[int, typer.Option(metavar="N", min=2, help="Most cases to fit on, and to score.")] = 10,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of all that is drawn.")] = 0,
+    device: Device = "auto",
+    workers: Workers = 2,
+) -> None:
+    """Tell the classes of single voxels by frozen features, pre-trained and fresh; the report then shows it."""
+    from voxelseg.commands.voxel_probe import probe_table
+
+    found = commands.probe(
+        pre,
+        data,
+        fold=fold,
+        cases=cases,
+        seed=seed,
+        device=device,
+        workers=workers,
+        console=_progress_console(),
+    )
+    Console().print(probe_table(found))
+
+
+@app.command("label-study", short_help="Compare starts of a training with few and many labels.")
+def label_study(
+    data: Data,
+    out: Out,
+    start: Annotated[
+        list[str],
+        typer.Option(metavar="START", help="scratch, a folder of weights, or NAME=FOLDER; give it for each start."),
+    ],
+    shares: Annotated[str, typer.Option(metavar="LIST", help="Percents of the training cases.")] = "5,10,25,100",
+    seeds: Annotated[str, typer.Option(metavar="LIST", help="Seeds, each with subsets of its own.")] = "0,1,2",
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them. [default: mednext_s]")
+    ] = None,
+    fold: Annotated[int, typer.Option(metavar="FOLD", min=0, help="The fold that is held out.")] = 0,
+    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Length of each training in epochs.")] = None,
+    budget: Annotated[str | None, typer.Option(metavar="TIME", help="Length in time instead, such as 20m.")] = None,
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings at a time.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of each training. [default: cores / jobs]")
+    ] = None,
+    device: Device = "auto",
+    splits: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON file with folds, as nnU-Net's splits_final.json.")
+    ] = None,
+    memory_gb: Memory = None,
+    settings: Settings = None,
+    workers: Workers = 2,
+) -> None:
+    """Train from scratch and from other weights with few and many labels, with several seeds, and compare.
+
+    All else is the same: held-out cases, subsets, length, settings. The same command goes on after any interruption;
+    exit code 1 if a training failed.
+    """
+    from voxelseg.study.tables import study_table
+
+    study = commands.label_study(
+        data,
+        out,
+        start=start,
+        shares=shares,
+        seeds=seeds,
+        model=model,
+        fold=fold,
+        epochs=epochs,
+        budget=budget,
+        jobs=jobs,
+        threads=threads,
+        device=device,
+        splits=splits,
+        memory_gb=memory_gb,
+        settings=settings or [],
+        workers=workers,
+        console=_progress_console(),
+    )
+    Console().print(study_table(study))
+    raise typer.Exit(1 if study.faults else 0)
 
 
 @app.command(short_help="Write a script that trains on a cluster under SLURM.")
@@ -451,10 +586,13 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "check": check,
     "plan": plan,
     "preprocess": preprocess,
+    "pretrain": pretrain,
     "train": train,
     "predict": predict,
     "evaluate": evaluate,
     "report": report,
+    "probe": probe,
+    "label-study": label_study,
     "models": models,
     "slurm": slurm,
     "recipes": recipes,
@@ -477,5 +615,8 @@ def _options(
     """Options of all commands."""
     # Asked without torch, which takes long to load.
     several = "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if several and context.invoked_subcommand != "train":
-        raise ConfigError(f"torchrun is for `voxelseg train`. Run `voxelseg {context.invoked_subcommand}` without it.")
+    if several and context.invoked_subcommand not in ("train", "pretrain"):
+        raise ConfigError(
+            "torchrun is for `voxelseg train` and `voxelseg pretrain`. Run "
+            f"`voxelseg {context.invoked_subcommand}` without it."
+        )

@@ -44,7 +44,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def memory_ran_out(error: BaseException) -> bool:
     """Whether `error` says that a device's memory ran out; torch has no class of its own for that on a CPU."""
-    signs = ("DefaultCPUAllocator", "out of memory")
+    signs = ("DefaultCPUAllocator", "out of memory", "bad_alloc")
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
     )

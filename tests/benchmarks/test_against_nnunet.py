@@ -1,5 +1,4 @@
 import json
-import math
 import re
 import sys
 from pathlib import Path
@@ -51,47 +50,6 @@ def _benchmark(tmp_path: Path, **changes: object) -> "against_nnunet.Benchmark":
     for name, value in changes.items():
         setattr(options, name, value)
     return against_nnunet.Benchmark(dataset=dataset, splits=[Split(("c",), ("a", "b"))], options=options)
-
-
-def test_paired_difference_is_ours_minus_theirs_over_cases_that_both_have():
-    ours = {"a": 0.9, "b": 0.8, "c": 0.7, "d": math.nan}
-    theirs = {"c": 0.7, "b": 0.7, "a": 0.7, "d": 0.5}
-    found = against_nnunet.paired_difference(ours, theirs)
-    assert found.mean == pytest.approx(0.1)  # (0.2 + 0.1 + 0) / 3
-    assert (found.num_better, found.num_worse, found.num_cases) == (2, 0, 3)
-    assert 0.0 <= found.low < 0.1 < found.high < 0.201
-    assert found.wilcoxon_p == pytest.approx(0.5)  # two non-zero differences of one sign: 2 * (1/2)^2
-
-
-def test_equal_differences_have_an_interval_of_no_width_and_the_smallest_p_value():
-    ours = {str(case): 0.5 for case in range(6)}
-    theirs = {str(case): 0.25 for case in range(6)}
-    found = against_nnunet.paired_difference(ours, theirs)
-    assert (found.low, found.mean, found.high) == (0.25, 0.25, 0.25)
-    assert found.wilcoxon_p == pytest.approx(2 / 2**6)
-
-
-def test_interval_of_two_cases_spans_their_differences():
-    # resamples of {0, 1}: the mean is 0 or 1 with probability 1/4 each, beyond 2.5 %
-    found = against_nnunet.paired_difference({"a": 1.0, "b": 0.5}, {"a": 0.0, "b": 0.5})
-    assert (found.low, found.mean, found.high) == (0.0, 0.5, 1.0)
-
-
-def test_no_difference_gives_p_of_one():
-    assert against_nnunet.paired_difference({"a": 0.5}, {"a": 0.5}).wilcoxon_p == 1.0
-
-
-def test_interval_is_the_same_on_every_run():
-    rng = np.random.default_rng(1)
-    ours, theirs = (dict(enumerate(rng.random(9))) for _ in range(2))
-    assert against_nnunet.paired_difference(ours, theirs) == against_nnunet.paired_difference(ours, theirs)
-
-
-def test_scores_of_different_cases_are_not_compared():
-    with pytest.raises(DataError, match=r"different cases: \['b'\]"):
-        against_nnunet.paired_difference({"a": 0.5}, {"a": 0.5, "b": 0.5})
-    with pytest.raises(DataError, match="no case has a score on both sides"):
-        against_nnunet.paired_difference({"a": 0.5}, {"a": math.nan})
 
 
 def test_nnunet_raw_folder_is_the_same_data_set(tmp_path):

@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import json
 import shutil
@@ -9,8 +10,9 @@ import pytest
 from rich.console import Console
 
 from voxelseg import commands, nets
-from voxelseg.checkpoint import load_checkpoint
+from voxelseg.checkpoint import load_checkpoint, save_checkpoint
 from voxelseg.cli import COMMANDS, DATA_COMMANDS
+from voxelseg.data.labels import NO_LABELS
 from voxelseg.errors import CheckpointError, ConfigError, DataError
 from voxelseg.io import read_label, read_volume
 from voxelseg.plan.plan import read_plan
@@ -18,7 +20,8 @@ from voxelseg.preprocess.store import StoredCase
 
 
 def test_every_command_is_a_documented_function_of_the_same_name_with_the_same_arguments():
-    of_functions = COMMANDS | {f"{name}_data": command for name, command in DATA_COMMANDS.items()}
+    of_functions = {name.replace("-", "_"): command for name, command in COMMANDS.items()}
+    of_functions |= {f"{name}_data": command for name, command in DATA_COMMANDS.items()}
     assert set(commands.__all__) == set(of_functions)
     for name, command in of_functions.items():
         function = getattr(commands, name)
@@ -336,6 +339,17 @@ def test_runs_and_folds_that_are_not_there_are_named(tiny_run, tiny_msd, tmp_pat
         commands.predict(tiny_run.folder, tiny_msd, tmp_path / "out", fold="0,3")
     with pytest.raises(ConfigError, match="Leave out --fold"):
         commands.predict(tiny_run.model, tiny_msd, tmp_path / "out", fold="0")
+
+
+def test_what_a_pre_training_left_predicts_nothing_and_says_what_to_do(tiny_run, tiny_msd, tmp_path):
+    trained = load_checkpoint(tiny_run.model)
+    pretraining = {"method": "simmim", "num_classes": 14, "trained": "all"}
+    left = dataclasses.replace(trained, pretraining=pretraining, labels=NO_LABELS)
+    save_checkpoint(tmp_path / "pre" / "model.safetensors", left)
+    for named in (tmp_path / "pre", tmp_path / "pre" / "model.safetensors"):
+        with pytest.raises(CheckpointError, match=r"is pre-trained only, by simmim.*voxelseg train DATA .*--init "):
+            commands.predict(named, tiny_msd, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # ----------------------------------------------------------------------------------------------- evaluate and report

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from voxelseg.commands.display import counting_bar, say, say_left_out, training_bar
+from voxelseg.commands.display import counting_bar, preparing_bar, say, say_left_out, training_bar
 from voxelseg.data.layouts import read_dataset
 from voxelseg.train.loop.trainer import Progress
 
@@ -15,7 +15,7 @@ def console(*, terminal):
 
 def state(share, **changes):
     return Progress(
-        **{"share": share, "step": 7, "loss": 0.5, "mean_dice": None, "elapsed_s": 10.0, "left_s": 3725.4} | changes
+        **{"share": share, "step": 7, "loss": 0.5, "score": None, "elapsed_s": 10.0, "left_s": 3725.4} | changes
     )
 
 
@@ -68,7 +68,7 @@ def test_a_training_without_a_terminal_says_ten_times_how_far_it_is():
     shown = console(terminal=False)
     with training_bar(shown, "training fold 0") as show:
         for step in range(1, 1001):
-            show(state(step / 1000, step=step, mean_dice=0.25 if step > 500 else None))
+            show(state(step / 1000, step=step, score=0.25 if step > 500 else None))
     lines = shown.file.getvalue().splitlines()
     assert len(lines) == 11  # the first step, and each tenth
     assert lines[1] == "training fold 0   10%  step 100  loss 0.500  1:02:05 left"
@@ -82,3 +82,20 @@ def test_a_training_in_a_terminal_shows_a_bar():
     text = shown.file.getvalue()
     assert "training fold 0" in text
     assert "50%  step 7  loss 0.500" in text
+
+
+def test_what_is_prepared_is_shown_on_a_terminal_only():
+    for terminal in (True, False):
+        shown = console(terminal=terminal)
+        with preparing_bar(shown, "masked-clusters") as update:
+            update("clusterer [3]", 0.5)
+        assert ("clusterer [3]" in shown.file.getvalue()) == terminal
+    with preparing_bar(None, "masked-clusters") as update:
+        update("clusterer 3", 0.5)
+
+
+def test_the_score_of_a_training_is_called_what_it_is():
+    shown = console(terminal=False)
+    with training_bar(shown, "pre-training", score="score") as show:
+        show(state(0.5, score=0.25))
+    assert "loss 0.500  score 0.250" in shown.file.getvalue()

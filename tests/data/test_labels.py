@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from voxelseg.data import labels as labels_module
-from voxelseg.data.labels import LabelClass, LabelScheme, parse_labels
+from voxelseg.data.labels import NO_LABELS, LabelClass, LabelScheme, parse_labels
 from voxelseg.errors import DataError
 
 REGIONS = {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}
@@ -133,3 +133,8 @@ def test_class_names_are_unique():
 def test_decode_refuses_another_number_of_outputs():
     with pytest.raises(DataError, match="3 outputs for 2"):
         parse_labels({"liver": 1}).decode(np.zeros((3, 1, 1, 1)))
+
+
+def test_scans_without_labels_have_a_scheme_of_no_class():
+    assert (NO_LABELS.names, NO_LABELS.known_values, NO_LABELS.has_regions) == ((), {0}, False)
+    assert LabelScheme.from_dict(NO_LABELS.to_dict()) == NO_LABELS

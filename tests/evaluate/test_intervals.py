@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, ttest_1samp
 
 from voxelseg.evaluate import ClassScore, Evaluation
-from voxelseg.evaluate.intervals import bootstrap_intervals
+from voxelseg.evaluate.intervals import Interval, bootstrap_intervals, mean_interval, t_interval
 from voxelseg.metrics import METRICS
 
 NAN = math.nan
@@ -76,3 +76,25 @@ def test_the_seed_decides_the_draws():
     first, again, other = (bootstrap_intervals(found, patients, seed=seed)["dice"].mean for seed in (0, 0, 1))
     assert first == again
     assert first != other
+
+
+def test_the_interval_of_one_value_per_case_leaves_out_undefined_ones():
+    interval = mean_interval({"a": 0.2, "b": NAN, "c": 0.8})
+    assert (interval.low, interval.high) == (0.2, 0.8)
+    assert math.isnan(mean_interval({"a": 0.2, "b": NAN}).low)
+    assert math.isnan(mean_interval({}).high)
+
+
+def test_values_of_a_patient_are_drawn_together():
+    # draws of two patients with the values 0, 0 and 1: both first, both second, or each once
+    interval = mean_interval({"a": 0.0, "b": 0.0, "c": 1.0}, {"a": "p", "b": "p", "c": "q"})
+    assert (interval.low, interval.high) == (0.0, 1.0)
+
+
+def test_the_t_interval_is_that_of_scipy():
+    values = [0.01, 0.02, 0.06]
+    found, expected = t_interval(values), ttest_1samp(values, 0).confidence_interval()
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert not found.excludes_zero
+    assert t_interval([0.5, 0.5]) == Interval(0.5, 0.5)
+    assert math.isnan(t_interval([0.5]).low)

@@ -16,9 +16,12 @@ import torch.nn.functional as F
 from small import SMALL
 from torch import Tensor
 
-from voxelseg.errors import DataError
+from voxelseg.errors import ConfigError, DataError
 from voxelseg.nets import NETWORKS, Network, create_model
 from voxelseg.nets.complexity import count, operations
+from voxelseg.nets.logonet import LoGoNet
+from voxelseg.nets.parts import PARTS, part_parameters
+from voxelseg.nets.ulkanet import ULKANet
 from voxelseg.ops.dispatch import plain_forms
 
 every_network = pytest.mark.parametrize("name", [name for name in NETWORKS if name in SMALL])
@@ -288,6 +291,72 @@ def test_some_but_not_all_parameters_encode(name):
     encoding = [id(parameter) for parameter in model.encoder_parameters()]
     assert len(encoding) == len(set(encoding))
     assert set() < set(encoding) < own
+
+
+every_pretrainable_network = pytest.mark.parametrize(
+    "name", [name for name in _different() if NETWORKS[name].pretrainable]
+)
+
+
+@every_pretrainable_network
+def test_features_are_what_the_head_sees_with_deep_supervision_or_without(name):
+    model = small(name, **with_all_heads(name)).eval()
+    x = patch(model, batch=2)
+    with torch.no_grad():
+        logits = as_list(model(x))[0]
+        supervised = model.features(x)
+        model.deep_supervision = False
+        features = model.features(x)
+        alone = model(x)
+    assert features.shape == (2, model.feature_channels, *x.shape[2:])
+    assert torch.equal(features, supervised)
+    assert torch.equal(alone, logits)
+    # A ULKANet's forward pass does not concatenate what its features have in one.
+    exact = not isinstance(model, ULKANet)
+    torch.testing.assert_close(model.classify(features), logits, **({"rtol": 0, "atol": 0} if exact else {}))
+
+
+@every_pretrainable_network
+def test_encodings_have_the_lowest_resolution(name):
+    model = small(name).eval()
+    x = patch(model, batch=2)
+    with torch.no_grad():
+        whole, *of_parts = model.encode(x)
+    assert whole.ndim == 5
+    assert whole.shape[0] == 2
+    assert whole.shape[2:] == tuple(n // step for n, step in zip(x.shape[2:], model.divisor, strict=True))
+    assert len(of_parts) == (4 if isinstance(model, LoGoNet) else 0)  # 1 x 2 x 2 parts
+    assert all(part.shape[0] == 2 for part in of_parts)
+
+
+@every_pretrainable_network
+@pytest.mark.parametrize("part", PARTS)
+def test_gradients_of_features_and_encodings_reach_their_part_and_nothing_else(name, part):
+    model = small(name, **with_all_heads(name)).double().train()
+    x = patch(model, batch=2).double()
+    outputs = [model.features(x)] if part == "all" else model.encode(x)
+    loss_of(model, outputs).backward()
+    gradients = {key: parameter.grad for key, parameter in model.named_parameters() if parameter.grad is not None}
+    named = part_parameters(model, part)
+    assert gradients.keys() == named
+    assert named < dict(model.named_parameters()).keys()
+    if part == "encoder":
+        encoding = {id(parameter) for parameter in model.encoder_parameters()}
+        assert {id(dict(model.named_parameters())[key]) for key in named} <= encoding
+        return
+    inert, largest = inert_parameters(model), max(float(gradient.abs().max()) for gradient in gradients.values())
+    still = {key for key, gradient in gradients.items() if float(gradient.abs().max()) < 1e-12 * largest}
+    assert {key for key in still if not inert(key)} == set()
+
+
+@pytest.mark.parametrize("name", [name for name in _different() if not NETWORKS[name].pretrainable])
+def test_other_networks_say_that_they_cannot_be_pretrained_and_which_can(name):
+    with torch.device("meta"):
+        model = small(name)
+    x = torch.empty(1, 1, *fitting_size(model), device="meta")
+    for ask in (model.features, model.encode, model.classify, lambda _: model.feature_channels):
+        with pytest.raises(ConfigError, match=rf"{type(model).__name__} cannot be pre-trained.*mednext_s, .*logonet"):
+            ask(x)
 
 
 @every_small_network

@@ -11,7 +11,7 @@ import torch
 
 from voxelseg.errors import ConfigError, DataError, WorkerError
 from voxelseg.patches.augmentation import AugmentationConfig
-from voxelseg.patches.loader import PatchDataset, PatchSource, cases_of, load_batches
+from voxelseg.patches.loader import PatchDataset, PatchSource, load_batches
 from voxelseg.patches.sampler import Sampling
 
 PATCH = (8, 10, 12)
@@ -100,14 +100,14 @@ def test_several_crops_of_a_case_fill_a_batch(source):
         sampling=Sampling(crops_per_case=2, foreground_sampling="voxel", foreground_share=0.5),
         augmentation=AugmentationConfig(enabled=False),
     )
-    cases = cases_of(pairs, range(40))
+    cases = pairs.cases_of(range(40))
     assert cases[::2] == cases[1::2]
     assert set(cases) == {"large", "small"}
     assert equal(batches(pairs, 3), batches(pairs, 3, workers=1))
     with pytest.raises(ConfigError, match=r"step of 4 .*of 3 from each case.*multiple of 3"):
         dataclasses.replace(pairs, sampling=Sampling(crops_per_case=3))
     one_by_one = dataclasses.replace(pairs, batch_size=1, accumulate=4)
-    assert cases_of(one_by_one, range(40)) == cases
+    assert one_by_one.cases_of(range(40)) == cases
 
 
 def test_patches_that_cannot_be_turned_are_refused(source):
@@ -222,7 +222,29 @@ def test_samples_of_accumulated_batches_are_those_of_one_large_batch(source):
 
 
 def test_the_cases_of_samples_are_told_without_reading_them(source):
-    told = cases_of(dataclasses.replace(source, sampling=Sampling(foreground_share=1.0)), range(20))
+    forced = dataclasses.replace(source, sampling=Sampling(foreground_share=1.0))
+    told = forced.cases_of(range(20))
     assert set(told) == {"large", "small"}
-    again = cases_of(dataclasses.replace(source, sampling=Sampling(foreground_share=1.0)), [3, 7])
-    assert again == [told[3], told[7]]
+    assert forced.cases_of([3, 7]) == [told[3], told[7]]
+
+
+class Numbers(torch.utils.data.Dataset):
+    """Any source of samples: dictionaries of tensors."""
+
+    seed, batch_size = 0, 2
+
+    def dataset(self):
+        return self
+
+    def cases_of(self, numbers):
+        return [str(number) for number in numbers]
+
+    def __getitem__(self, number: int):
+        return {"value": torch.tensor(number), "twice": torch.tensor([number, number])}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_samples_may_be_dictionaries_of_tensors(workers):
+    first, second = islice(load_batches(Numbers(), first_sample=4, workers=workers), 2)
+    assert (first["value"].tolist(), second["value"].tolist()) == ([4, 5], [6, 7])
+    assert first["twice"].tolist() == [[4, 4], [5, 5]]

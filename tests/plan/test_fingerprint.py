@@ -4,10 +4,14 @@ import json
 import numpy as np
 import pytest
 
-from voxelseg.data.labels import parse_labels
+from voxelseg.data.dataset import Dataset
+from voxelseg.data.labels import NO_LABELS, parse_labels
 from voxelseg.errors import DataError
+from voxelseg.plan import make_plan
 from voxelseg.plan.fingerprint import (
     SAMPLES_PER_CASE,
+    VOXELS_TRIED,
+    ScanFingerprint,
     check_intensities,
     compute_fingerprint,
     nonzero_box,
@@ -157,3 +161,71 @@ def test_real_sets_give_json_that_a_person_can_read(shared_data, tmp_path):
     text = (tmp_path / "fingerprint.json").read_text()
     assert json.loads(text)["channels"] == ["FLAIR", "T1c"]
     assert '"shape": [155, 240, 240]' in text
+
+
+def scans_of(write_set, *images: np.ndarray, channels: int = 1) -> Dataset:
+    """The same data set without its label maps, one of which is not even there."""
+    dataset = write_set(*((image, np.zeros(image.shape[1:], np.uint8)) for image in images), channels=channels)
+    dataset.cases[0].label.unlink()
+    cases = tuple(dataclasses.replace(case, label=None) for case in dataset.cases)
+    return dataclasses.replace(dataset, labels=NO_LABELS, cases=cases)
+
+
+def test_a_scan_without_labels_measured_by_hand(write_set):
+    image = np.full((1, *SHAPE), -5, np.int16)
+    image[0, 1, 2, 3:6] = 7
+    image[0, 2, 3, 4] = 10
+    dataset = scans_of(write_set, image)
+    found = compute_fingerprint(dataset)
+    scan = found.cases["case_0"]
+    assert (found.classes, scan.shape, scan.nonzero_shape, scan.class_volumes_ml) == ((), SHAPE, SHAPE, {})
+    # Above the lowest value, -5, are 7, 7, 7 and 10; the next voxel along W has the same value for two of them.
+    (seen,) = scan.intensities
+    assert found.intensities == scan.intensities
+    assert (seen.minimum, seen.median, seen.maximum, seen.mean) == (7, 7, 10, 7.75)
+    assert (scan.num_values, scan.flat_share) == (2, 0.5)
+    # Slices 1 and 2 of 4, 2 and 3 of 6, and 3 to 5 of 8 have more than one value.
+    assert scan.constant_slices == (2 / 4, 4 / 6, 5 / 8)
+
+
+def test_scans_without_labels_are_read_back_equal_and_planned(write_set, tmp_path):
+    images = [np.random.default_rng(seed).normal(100, 9, (1, 20, 24, 30)).astype(np.float32) for seed in range(3)]
+    dataset = scans_of(write_set, *images)
+    found = compute_fingerprint(dataset)
+    found.write(tmp_path / "fingerprint.json")
+    again = read_fingerprint(tmp_path / "fingerprint.json")
+    assert again == found
+    assert all(isinstance(case, ScanFingerprint) for case in again.cases.values())
+    assert found == compute_fingerprint(dataset, workers=2)
+    plan = make_plan(found)
+    assert (plan.normalization[0].kind, plan.mirror_axes) == ("zscore", ())
+    assert not any("irrored" in note for note in plan.notes)
+    ct = make_plan(compute_fingerprint(dataclasses.replace(dataset, channels=("CT",)))).normalization[0]
+    assert (ct.mean, ct.std) == (pytest.approx(100, abs=0.5), pytest.approx(9, abs=0.3))
+
+
+def test_of_large_scans_voxels_are_drawn(write_set):
+    image = np.random.default_rng(0).normal(0, 1, (2, 40, 50, 60)).astype(np.float32)
+    image[:, :, :25] = -9  # half of it is padding
+    (first, _) = compute_fingerprint(scans_of(write_set, image, channels=2)).cases["case_0"].intensities
+    assert image.size / 2 > VOXELS_TRIED > SAMPLES_PER_CASE
+    assert first.minimum > -9
+    assert (first.mean, first.std) == (pytest.approx(0, abs=0.05), pytest.approx(1, abs=0.05))
+
+
+def test_constant_scans_without_labels_are_listed_together(write_set):
+    image = np.random.default_rng(0).normal(0, 1, (2, *SHAPE)).astype(np.float32)
+    half, empty = image.copy(), np.zeros_like(image)
+    half[1] = 3
+    with pytest.raises(DataError) as caught:
+        compute_fingerprint(scans_of(write_set, image, half, empty, channels=2))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "2 of 3 cases could not be measured:"
+    assert "case case_1: every voxel of MRI has the value 3, expected a scan" in lines[1]
+    assert "case case_2: every voxel of MRI has the value 0, expected a scan" in lines[2]
+
+
+def test_no_scan_is_an_error(write_set):
+    scans = scans_of(write_set, image_and_label()[0])
+    with pytest.raises(DataError, match="no scan"):
+        compute_fingerprint(dataclasses.replace(scans, cases=()))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from voxelseg.data.labels import parse_labels
+from voxelseg.data.labels import NO_LABELS, parse_labels
 from voxelseg.errors import DataError, VoxelsegError, WorkerError
 from voxelseg.io import read_channels, read_label
 from voxelseg.preprocess import store as store_module
@@ -359,3 +359,21 @@ def test_real_sets_are_stored(shared_data, tmp_path):
         for case in found.values():
             assert case.image[:, :4, :8, :8].shape == (len(dataset.channels), 4, 8, 8)
             assert set(case.classes) == set(range(len(dataset.labels.classes)))
+
+
+def test_scans_without_labels_are_stored_as_images_only(write_set, plan, tmp_path):
+    dataset, store = write_set("a"), tmp_path / "store"
+    labelled = store_dataset(dataset, plan, tmp_path / "labelled")["a"]
+    scans = dataclasses.replace(
+        dataset, labels=NO_LABELS, cases=tuple(dataclasses.replace(case, label=None) for case in dataset.cases)
+    )
+    dataset.cases[0].label.unlink()
+    case = store_dataset(scans, plan, store)["a"]
+    np.testing.assert_array_equal(case.image[:], labelled.image[:])
+    assert (case.shape, case.classes, case.partly_labelled) == (labelled.shape, (), False)
+    assert {path.name for path in case.folder.iterdir()} == {"image.b2nd", "case.json"}
+    before = (case.folder / "image.b2nd").stat().st_mtime_ns
+    store_dataset(scans, plan, store)
+    assert (case.folder / "image.b2nd").stat().st_mtime_ns == before
+    with pytest.raises(DataError, match="case a: has no label map"):
+        store_dataset(dataclasses.replace(scans, labels=dataset.labels), plan, store)

@@ -8,6 +8,7 @@ import pytest
 import SimpleITK
 
 from voxelseg.data.dataset import Case
+from voxelseg.data.labels import NO_LABELS
 from voxelseg.errors import DataError, VoxelsegError
 from voxelseg.plan import make_plan
 from voxelseg.plan.plan import read_plan
@@ -128,3 +129,22 @@ def test_voxels_beside_an_unchanged_header_are_not_taken_for_the_old_ones(work, 
     assert measured(work, detached)
     again = work.stored_cases(detached, plan, workers=1)["a"]
     assert (getattr(again, part)[:] != before[part]).any()
+
+
+def test_a_folder_is_for_scans_with_labels_or_without(work, write_set, tmp_path):
+    dataset = write_set("a", "b")
+    scans = dataclasses.replace(
+        dataset, labels=NO_LABELS, cases=tuple(dataclasses.replace(case, label=None) for case in dataset.cases)
+    )
+    work.fingerprint(dataset, workers=1)
+    with pytest.raises(DataError, match=r"work: was made from these scans with labels, and here they are used without"):
+        work.fingerprint(scans, workers=1)
+    other = WorkFolder(tmp_path / "other")
+    assert measured(other, scans)
+    assert not measured(other, scans)
+    with pytest.raises(DataError, match=r"other: was made from these scans without labels.*used with\. Choose another"):
+        other.fingerprint(dataset, workers=1)
+    with pytest.raises(
+        DataError, match=r"planned for a pre-training, without labels\. Continue with `voxelseg pretrain`"
+    ):
+        other.dataset()

@@ -17,6 +17,7 @@ from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import make_plan
 from voxelseg.preprocess.store import StoredCase, store_dataset
 from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop.segmentation import segmentation_trainer
 from voxelseg.train.loop.trainer import Trainer
 
 PATCH = (16, 16, 8)
@@ -75,7 +76,7 @@ class Prepared:
         )
         torch.manual_seed(0)
         folder.mkdir(exist_ok=True)
-        return Trainer(
+        return segmentation_trainer(
             Pointwise(self.dataset.labels.num_outputs) if unet is None else unet,
             config,
             source,

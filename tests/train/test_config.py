@@ -1,8 +1,7 @@
-import numpy as np
 import pytest
 
 from voxelseg.errors import ConfigError
-from voxelseg.train.config import MAX_SEED, TrainConfig, build_config, check_seed
+from voxelseg.train.config import TrainConfig, build_config
 
 
 def test_settings_reach_their_sections_with_their_types():
@@ -89,17 +88,6 @@ def test_two_different_lengths_are_refused_and_equal_ones_are_not(setting, lengt
         build_config([setting], **length)
     key, _, value = setting.removeprefix("train.").partition("=")
     assert getattr(build_config([setting], **{key: int(value)}).train, key) == int(value)
-
-
-@pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
-def test_seeds_that_a_generator_does_not_take_are_refused(seed):
-    with pytest.raises(ConfigError, match=rf"seed {seed}: expected 0 to 4294967295"):
-        check_seed(seed)
-    with pytest.raises(ValueError, match=r"[Ss]eed"):
-        np.random.seed(seed)  # noqa: NPY002
-    for good in (0, MAX_SEED):
-        check_seed(good)
-        np.random.seed(good)  # noqa: NPY002
 
 
 def test_a_loss_without_any_part_is_an_error():

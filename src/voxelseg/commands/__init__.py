@@ -18,20 +18,26 @@ if TYPE_CHECKING:
     from voxelseg.commands.listing import models, recipes
     from voxelseg.commands.planning import plan, preprocess
     from voxelseg.commands.predicting import predict
+    from voxelseg.commands.pretraining import pretrain
     from voxelseg.commands.reporting import report
     from voxelseg.commands.scoring import evaluate
+    from voxelseg.commands.studying import label_study
     from voxelseg.commands.training import train
+    from voxelseg.commands.voxel_probe import probe
 
 _HOMES = {
     "check": "checking",
     "convert_data": "data",
     "demo": "demonstration",
     "evaluate": "scoring",
+    "label_study": "studying",
     "list_data": "data",
     "models": "listing",
     "plan": "planning",
     "predict": "predicting",
     "preprocess": "planning",
+    "pretrain": "pretraining",
+    "probe": "voxel_probe",
     "recipes": "listing",
     "report": "reporting",
     "show_data": "data",
@@ -44,11 +50,14 @@ __all__ = [
     "convert_data",
     "demo",
     "evaluate",
+    "label_study",
     "list_data",
     "models",
     "plan",
     "predict",
     "preprocess",
+    "pretrain",
+    "probe",
     "recipes",
     "report",
     "show_data",

@@ -72,28 +72,40 @@ def counting_bar(console: Console | None, title: str, *, total: int | None = Non
 
 
 @contextmanager
-def training_bar(console: Console | None, title: str) -> Iterator[Callable[["TrainingProgress"], None]]:
-    """Bar with loss, Dice and time left."""
+def preparing_bar(console: Console | None, title: str) -> Iterator[Callable[[str, float], None]]:
+    """Bar over what is done before a training: called with what that is and the share that is done."""
+    with _bar(console, TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda what, share: bar.update(task, description=what, completed=share)
+
+
+@contextmanager
+def training_bar(
+    console: Console | None, title: str, *, score: str = "Dice"
+) -> Iterator[Callable[["TrainingProgress"], None]]:
+    """Bar with loss, score of the running validation, which is a `score`, and time left."""
     if console is not None and not console.is_terminal:
-        yield _Lines(console, title)
+        yield _Lines(console, title, score)
         return
     with _bar(console, TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}")) as bar:
         task = bar.add_task(title, total=1.0, state="starting")
-        yield lambda state: bar.update(task, completed=state.share, state=_words(state))
+        yield lambda state: bar.update(task, completed=state.share, state=_words(state, score))
 
 
 class _Lines:
     """Prints a training's progress whenever another tenth of it is done."""
 
-    def __init__(self, console: Console, title: str) -> None:
+    def __init__(self, console: Console, title: str, score: str) -> None:
         self.console = console
         self.title = title
+        self.score = score
         self.printed: int | None = None
 
     def __call__(self, state: "TrainingProgress") -> None:
         reached = int(state.share * LINES_WITHOUT_TERMINAL)
         if reached != self.printed:
-            self.console.print(f"{self.title}  {_words(state)}", soft_wrap=True, highlight=False, markup=False)
+            words = _words(state, self.score)
+            self.console.print(f"{self.title}  {words}", soft_wrap=True, highlight=False, markup=False)
             self.printed = reached
 
 
@@ -101,8 +113,10 @@ def _bar(console: Console | None, *columns: ProgressColumn) -> Progress:
     return Progress(*columns, console=console, disable=console is None or not console.is_terminal)
 
 
-def _words(state: "TrainingProgress") -> str:
+def _words(state: "TrainingProgress", score: str) -> str:
     minutes, seconds = divmod(round(state.left_s), 60)
     hours, minutes = divmod(minutes, 60)
-    dice = "" if state.mean_dice is None else f"  Dice {state.mean_dice:.3f}"
-    return f"{state.share:4.0%}  step {state.step}  loss {state.loss:.3f}{dice}  {hours}:{minutes:02}:{seconds:02} left"
+    reached = "" if state.score is None else f"  {score} {state.score:.3f}"
+    return (
+        f"{state.share:4.0%}  step {state.step}  loss {state.loss:.3f}{reached}  {hours}:{minutes:02}:{seconds:02} left"
+    )

@@ -19,7 +19,7 @@ from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import make_plan
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
-from voxelseg.train.config import RunConfig, build_config
+from voxelseg.train.config import NetworkConfig, RunConfig, build_config
 from voxelseg.train.machines.memory import plan_limits
 from voxelseg.train.run import build_network
 
@@ -100,7 +100,7 @@ def preprocess(work: PathLike, *, workers: int = 2, console: Console | None = No
     return stored
 
 
-def check_model(model: str, dataset: Dataset, config: RunConfig) -> None:
+def check_model(model: str, dataset: Dataset, config: NetworkConfig) -> None:
     """ConfigError for an unknown model or option, at once: the network is built without memory for its weights."""
     try:
         with torch.device("meta"):
@@ -119,7 +119,7 @@ def plan_from(
     fingerprint: Fingerprint,
     dataset: Dataset,
     model: str,
-    config: RunConfig,
+    config: NetworkConfig,
     device: torch.device,
     memory_gb: float | None,
 ) -> Plan:

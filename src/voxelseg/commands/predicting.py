@@ -52,6 +52,8 @@ def predict(
     record = Path(run) / RUN_FILE
     config = _predict_config(read_json(record) if record.is_file() else None)
     checkpoints = [load_checkpoint(path) for path in _model_files(Path(run), fold, checkpoint, config)]
+    for one in checkpoints:
+        one.check_trained()
     if Path(run).is_file():
         config = _predict_config(checkpoints[0].provenance.get("run"))
     averaging = {**config.averaging, **({} if tta is None else {"tta": tta})}
@@ -121,6 +123,8 @@ def _model_files(run: Path, fold: str | int | None, checkpoint: str | None, conf
         for path in run.glob(f"fold_*/{MODEL_FILE}")
         if (number := path.parent.name.removeprefix("fold_")).isdecimal()
     }
+    if not found and (run / MODEL_FILE).is_file():
+        load_checkpoint(run / MODEL_FILE).check_trained()
     if not found:
         raise DataError(f"{run}: holds no trained model. Run `voxelseg train` to its end first.")
     wanted = None if fold is None else parse_folds(fold)

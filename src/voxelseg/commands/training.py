@@ -23,7 +23,7 @@ from voxelseg.plan.plan import Plan, parse_plan, read_plan
 from voxelseg.plan.planner import override_plan
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
-from voxelseg.train.config import RunConfig, check_seed
+from voxelseg.train.config import RunConfig
 from voxelseg.train.cross_validation import begun_folds, cross_validate, scored_folds
 from voxelseg.train.fold import train_fold, validate_fold
 from voxelseg.train.loop.optimizer import build_optimizer
@@ -32,6 +32,7 @@ from voxelseg.train.loop.tensorboard import summary_writer
 from voxelseg.train.machines.distributed import Processes, joined, own_device
 from voxelseg.train.machines.estimates import check_needs, disk_needs, memory_need, open_folds
 from voxelseg.train.run import PLAN_FILE, RUN_FILE, Run, build_network, open_run, plan_for_network
+from voxelseg.train.settings import check_seed
 from voxelseg.train.start.initial import check_init
 from voxelseg.train.start.transfer import TransferReport
 
@@ -61,9 +62,9 @@ def train(
     """Train `model` on one fold ("0", "0,1") or "all", then predict and score the held-out cases.
 
     `recipe` is a paper's training (`voxelseg recipes`) with a `model` (else mednext_s) and settings; yours go before
-    these. `init` is a run, a model file or an authors' file whose weights the training starts from. `grow_kernel`
-    ("3:5") trains with the small kernel first and goes on with the large one. When all folds are finished, whichever
-    processes trained them, their scores are pooled and a postprocessing is chosen.
+    these. `init` is a run, a pre-training, a model file or an authors' file whose weights the training starts from.
+    `grow_kernel` ("3:5") trains with the small kernel first and goes on with the large one. When all folds are
+    finished, whichever processes trained them, their scores are pooled and a postprocessing is chosen.
 
     Plans and preprocesses into `work` (default `out`/work) what has not been done yet; `memory_gb` bounds a training
     step where it is not planned yet. `epochs` or a `budget` of time per fold ("20m") sets the length. `splits` is a
@@ -105,7 +106,7 @@ def train(
                 _log.warning("%s", remark)
             make_folder(run_folder)
             fingerprint = measure(folder, dataset, workers=workers, console=console)
-            planned = _training_plan(run_folder, folder, fingerprint, dataset, model, config, on, memory_gb)
+            planned = training_plan(run_folder, folder, fingerprint, dataset, model, config, on, memory_gb)
             check_init(model, dataset, config, planned, chosen, run_folder)
             processes.check_batch(planned.batch_size)
             config.train.sampling.check_step(config.train.accumulate * planned.batch_size)
@@ -225,6 +226,8 @@ def _show_transfer(report: TransferReport, console: Console | None) -> None:
         return
     for warning in report.warnings:
         _log.warning("%s: %s", report.path, warning)
+    for note in report.notes:
+        _log.info("%s: %s", report.path, note)
 
 
 def _cross_validate(run: Run, folds: Sequence[int], *, workers: int, console: Console | None) -> None:
@@ -261,7 +264,7 @@ def _chosen_folds(text: str, count: int) -> list[int]:
     return chosen
 
 
-def _training_plan(
+def training_plan(
     run: Path,
     work: WorkFolder,
     fingerprint: Fingerprint,

@@ -89,6 +89,7 @@ class Dataset:
     channels: tuple[str, ...]
     """Name of each input channel, such as "CT" or "FLAIR"."""
     labels: LabelScheme
+    """`NO_LABELS` if the scans have none, or they are not used."""
     cases: tuple[Case, ...]
     """Cases for training whose files all exist, sorted by id."""
     test_cases: tuple[Case, ...] = ()
@@ -103,3 +104,8 @@ class Dataset:
     def __post_init__(self) -> None:
         if self.source == Path():
             object.__setattr__(self, "source", self.root)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its cases have label maps that are used."""
+        return bool(self.labels.classes)

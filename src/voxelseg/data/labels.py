@@ -36,14 +36,15 @@ class LabelScheme:
     """Classes of a data set in the order of the network's outputs."""
 
     classes: tuple[LabelClass, ...]
-    """Foreground classes."""
+    """Foreground classes; none for scans without labels, see `NO_LABELS`."""
     ignore: int | None = None
     """Value of voxels that nobody labelled; the highest value of all."""
 
     def __post_init__(self) -> None:
         names = [label.name for label in self.classes]
         if not names:
-            raise DataError("the data set describes no foreground class. Add at least one under 'labels'.")
+            assert self.ignore is None, "nothing is labelled, so nothing is ignored"
+            return
         if len(set(names)) != len(names):
             raise DataError(f"class names are not unique: {names}. Rename them under 'labels'.")
         for label in self.classes:
@@ -199,6 +200,10 @@ class LabelScheme:
         return cls(classes, value["ignore"])
 
 
+NO_LABELS = LabelScheme(())
+"""Of scans that nobody labelled, or whose labels are not used."""
+
+
 def parse_labels(labels: Any, *, regions_class_order: Any = None) -> LabelScheme:
     """Scheme from the `labels` of a dataset.json, written in either direction.
 
@@ -223,6 +228,8 @@ def parse_labels(labels: Any, *, regions_class_order: Any = None) -> LabelScheme
     if ignored is not None and len(ignored) != 1:
         raise DataError(f"'labels' gives 'ignore' the values {list(ignored)}; it must be one integer. Correct it.")
     foreground = {name: values for name, values in values_of.items() if values != (0,)}
+    if not foreground:
+        raise DataError("the data set describes no foreground class. Add at least one under 'labels'.")
     if any(len(values) != 1 for values in foreground.values()):
         paints = _paints(regions_class_order, foreground)
     else:

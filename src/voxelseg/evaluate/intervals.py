@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
 from voxelseg.evaluate.evaluation import Evaluation
 from voxelseg.metrics import METRICS
@@ -22,6 +23,11 @@ class Interval:
 
     low: float
     high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 lies outside."""
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,41 @@ def bootstrap_intervals(
         per_class = {name: _interval(means[:, index], len(names)) for index, name in enumerate(evaluation.classes)}
         found[metric] = MetricIntervals(_interval(_mean_of_defined(means), len(names)), per_class)
     return found
+
+
+def mean_interval(
+    values: Mapping[str, float], groups: Mapping[str, str] | None = None, *, seed: int = 0, resamples: int = RESAMPLES
+) -> Interval:
+    """95 % interval of the mean of one value per case, from `resamples` draws of as many groups with replacement.
+
+    `groups` has the group, mostly the patient, of each case; without it each case is drawn for itself. Cases with NaN
+    are left out. There is no interval for fewer than two groups.
+    """
+    defined = {case: value for case, value in sorted(values.items()) if not math.isnan(value)}
+    sums, counts = group_sums(defined, groups)
+    drawn, generator = [], np.random.default_rng(seed)
+    for first in range(0, resamples, _AT_ONCE):
+        taken = generator.integers(max(len(sums), 1), size=(min(_AT_ONCE, resamples - first), len(sums)))
+        with np.errstate(invalid="ignore"):  # 0 / 0: no group at all
+            drawn.append(sums[taken].sum(axis=1) / counts[taken].sum(axis=1))
+    return _interval(np.concatenate(drawn), len(sums))
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """95 % interval of the mean of a few normally distributed values, by Student's t; none for fewer than two."""
+    if len(values) < 2:
+        return Interval(math.nan, math.nan)
+    mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    reach = error * float(student.ppf((1 + LEVEL) / 2, len(values) - 1))
+    return Interval(mean - reach, mean + reach)
+
+
+def group_sums(values: Mapping[str, float], groups: Mapping[str, str] | None = None) -> tuple[Floats, Floats]:
+    """(groups,) each: the sum of the values of a group's cases, and their number; each case is a group without any."""
+    cases_of: dict[str, list[float]] = {}
+    for case, value in values.items():
+        cases_of.setdefault(case if groups is None else groups[case], []).append(value)
+    return np.array([sum(one) for one in cases_of.values()]), np.array([float(len(one)) for one in cases_of.values()])
 
 
 def _totals(

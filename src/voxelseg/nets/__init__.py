@@ -11,7 +11,16 @@ from voxelseg.nets import baselines, e2enet, logonet, mednext, resenc_unet, ulka
 from voxelseg.nets.complexity import count
 from voxelseg.nets.network import Network, NetworkEntry
 
-__all__ = ["NETWORKS", "Network", "NetworkEntry", "create_model", "describe_models", "find_network", "list_models"]
+__all__ = [
+    "NETWORKS",
+    "Network",
+    "NetworkEntry",
+    "create_model",
+    "describe_models",
+    "find_network",
+    "list_models",
+    "pretrainable_models",
+]
 
 
 NETWORKS: dict[str, NetworkEntry] = {
@@ -29,6 +38,11 @@ NETWORKS: dict[str, NetworkEntry] = {
 def list_models() -> list[str]:
     """Names that `create_model` knows."""
     return list(NETWORKS)
+
+
+def pretrainable_models() -> list[str]:
+    """Names of the networks that can be pre-trained."""
+    return [name for name, entry in NETWORKS.items() if entry.pretrainable]
 
 
 def find_network(name: str) -> NetworkEntry:

@@ -33,7 +33,7 @@ Where both agree on something surprising, it is kept: the image is shifted as we
 that a single channel moves by one voxel as a whole; strided convolutions read every second plane; heads have no bias.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
@@ -191,9 +191,12 @@ class E2ENet(Network):
         strides, levels = config.strides, range(len(config.strides))
         reach = [tuple(prod(stride[axis] for stride in strides[: level + 1]) for axis in range(3)) for level in levels]
         num_heads = config.num_heads if config.deep_supervision else 1
-        super().__init__(reach[:num_heads], divisor=reach[-1], in_channels=config.in_channels)
+        widths = [min(config.width * 2**level, config.max_width) for level in levels]
+        super().__init__(
+            reach[:num_heads], divisor=reach[-1], in_channels=config.in_channels, feature_channels=widths[0]
+        )
         self.config = config
-        self.widths = [min(config.width * 2**level, config.max_width) for level in levels]
+        self.widths = widths
         self.encoder = nn.ModuleList(self._encoder_level(level) for level in levels)
         stages = [levels[:-stage] for stage in levels[1:]]
         self.up = nn.ModuleList(nn.ModuleList(self._up(level) for level in stage) for stage in stages)
@@ -268,21 +271,43 @@ class E2ENet(Network):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (B, K, D, H, W); with deep supervision those of the last diagonal's nodes, full resolution first."""
+        outputs = self._fuse(x, len(self.output_strides), self._head)
+        return outputs if self.deep_supervision else outputs[0]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last stage's only node (B, C_0, D, H, W)."""
+        return self._fuse(x, 1, lambda level, y: y)[0]
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        return self._head(0, features)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Output of the encoder's lowest level (B, C_L, D_L, H_L, W_L)."""
+        return self._encode(x)[-1:]
+
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        """Outputs of the encoder's levels, full resolution first."""
         self.check_input(x)
         if fast_on_cpu(x, self.heads[0].weight):  # type: ignore[arg-type]
             # Every operation then keeps this layout. A clone, since one channel is contiguous in either as it is.
             x = x.clone(memory_format=torch.channels_last_3d)
-        features: list[Tensor] = []
+        outputs: list[Tensor] = []
         for level in self.encoder:
             x = level(x)  # (B, C_i, D_i, H_i, W_i)
-            features.append(x)
-        outputs: list[Tensor] = []
+            outputs.append(x)
+        return outputs
+
+    def _fuse(self, x: Tensor, num_levels: int, see: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
+        """What `see` makes of the last diagonal's node, of each of the upper `num_levels`, full resolution first."""
+        features = self._encode(x)
+        seen: list[Tensor] = []
         for ups, nodes in zip(self.up, self.fusion, strict=True):
             features = self._stage(features, ups, nodes)  # type: ignore[arg-type]
             lowest = len(features) - 1  # on the last diagonal
-            if lowest < len(self.output_strides):
-                outputs.append(self._head(lowest, features[lowest]))
-        return outputs[::-1] if self.deep_supervision else outputs[0]
+            if lowest < num_levels:
+                seen.append(see(lowest, features[lowest]))
+        return seen[::-1]
 
     def _stage(self, features: Sequence[Tensor], ups: nn.ModuleList, nodes: nn.ModuleList) -> list[Tensor]:
         """Feature maps of the next stage, which has one level less."""

@@ -107,6 +107,7 @@ class LoGoNet(Network):
             [(1, 1, 1)],
             divisor=tuple(lcm(a, n * b) for a, b, n in zip(whole, local, config.cubes_per_axis, strict=True)),
             in_channels=config.in_channels,
+            feature_channels=config.features,
         )
         self.config = config
         width = config.dims[0] // 2
@@ -127,23 +128,52 @@ class LoGoNet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K, D, H, W)."""
-        self.check_input(x)
-        x = channels_last_on_cpu(x, self.classifier.weight)
-        y = self.global_net(x) + self._local(x)  # (B, F, D, H, W)
-        y = F.gelu(self.norm(self.conv(y)))
+        return self.classify(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Sum of the outputs of the global and the local networks (B, F, D, H, W)."""
+        x = self._prepared(x)
+        y: Tensor = self.global_net(x) + self._local(x)
+        return y
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        y = F.gelu(self.norm(self.conv(features)))
         return pointwise_head(y, self.classifier.weight, self.classifier.bias)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Output of the last stage of the global network, then of the local one of each part, W fastest."""
+        x = self._prepared(x)
+        parts = split_cubes(x, self.cubes_per_axis)
+        if self._parts_are_a_batch:
+            (net,) = self._nets_of(parts[:1])
+            local = net.encode(torch.cat(parts))[-1].chunk(len(parts))
+        else:
+            local = tuple(net.encode(part)[-1] for net, part in zip(self._nets_of(parts), parts, strict=True))
+        return [self.global_net.encode(x)[-1], *local]
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        return channels_last_on_cpu(x, self.classifier.weight)
+
+    @property
+    def _parts_are_a_batch(self) -> bool:
+        return self.config.share_local and self.config.local_execution != "loop"
+
+    def _nets_of(self, parts: Sequence[Tensor]) -> Sequence[ULKAUNet]:
+        """The local network of each part."""
+        nets: list[Any] = list(self.local_nets)
+        return nets * len(parts) if self.config.share_local else nets
 
     def _local(self, x: Tensor) -> Tensor:
         """What the local networks make of their parts, put together again."""
         parts = split_cubes(x, self.cubes_per_axis)
-        shared, execution = self.config.share_local, self.config.local_execution
-        if shared and execution != "loop":
+        if self._parts_are_a_batch:
             outputs = self.local_nets[0](torch.cat(parts)).chunk(len(parts))
-        elif not shared and execution == "batch" and _can_run_as_one(self.local_nets):
+        elif self.config.local_execution == "batch" and _can_run_as_one(self.local_nets):
             outputs = run_as_one(self.local_nets, parts)
         else:
-            nets = [self.local_nets[0]] * len(parts) if shared else self.local_nets
-            outputs = [net(part) for net, part in zip(nets, parts, strict=True)]
+            outputs = [net(part) for net, part in zip(self._nets_of(parts), parts, strict=True)]
         return join_cubes(outputs, self.cubes_per_axis)
 
     def fuse(self) -> None:

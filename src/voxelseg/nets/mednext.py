@@ -14,7 +14,7 @@ resampling block, kernel = stride = 2 as in ConvNeXt, channels C to 2C down and 
 activation, no residual, no norm (ConvNeXt has one before the convolution; the paper names none).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from operator import mul
@@ -282,7 +282,9 @@ class MedNeXt(Network):
         levels = range(NUM_LEVELS)
         num_heads = NUM_LEVELS if config.deep_supervision else 1
         reach = list(zip(*(accumulate((1, *axis), mul) for axis in zip(*config.steps, strict=True)), strict=True))
-        super().__init__(reach[:num_heads], divisor=reach[-1], in_channels=config.in_channels)
+        super().__init__(
+            reach[:num_heads], divisor=reach[-1], in_channels=config.in_channels, feature_channels=config.width
+        )
         self.config = config
         conv, transposed = _convolutions(config.spatial_dims)
         widths = [config.width * 2**level for level in levels]
@@ -331,20 +333,42 @@ class MedNeXt(Network):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (B, K, D, H, W); with deep supervision the list of all five levels, strides 1, 2, 4, 8, 16."""
+        outputs = self._decode(x, len(self.output_strides), self._head)
+        return outputs if self.deep_supervision else outputs[0]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last decoder stage (B, C, D, H, W)."""
+        return self._decode(x, 1, lambda level, y: y)[0]
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        return self._head(0, features)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Output of the bottleneck (B, 16 C, D / 16, H / 16, W / 16)."""
+        return self._encode(x)[-1:]
+
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        """Outputs of the five encoder stages, the bottleneck last."""
         self.check_input(x)
         x = pointwise_conv(x, self.stem.weight, self.stem.bias)
-        skips: list[Tensor] = []
+        outputs: list[Tensor] = []
         for level, stage in enumerate(self.encoder):
             x = self._run(stage, x)  # (B, 2^l C, D / 2^l, H / 2^l, W / 2^l) at level l
+            outputs.append(x)
             if level < len(self.down):
-                skips.append(x)
                 x = self._call(self.down[level], x)
-        outputs = [self._head(NUM_LEVELS - 1, x)] if self.deep_supervision else []
+        return outputs
+
+    def _decode(self, x: Tensor, num_levels: int, see: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
+        """What `see` makes of what a head sees at each of the upper `num_levels` levels, full resolution first."""
+        *skips, x = self._encode(x)
+        seen = [see(NUM_LEVELS - 1, x)] if num_levels == NUM_LEVELS else []
         for level in reversed(range(len(self.up))):
             x = self._run(self.decoder[level], self._call(self.up[level], x, skips.pop()))
-            if level == 0 or self.deep_supervision:
-                outputs.append(self._head(level, x))
-        return outputs[::-1] if self.deep_supervision else outputs[0]
+            if level < num_levels:
+                seen.append(see(level, x))
+        return seen[::-1]
 
     def _run(self, stage: nn.Module, x: Tensor) -> Tensor:
         for block in stage.children():

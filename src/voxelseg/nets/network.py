@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, Literal, Self
 
 import torch.nn.functional as F
@@ -134,6 +133,11 @@ class NetworkEntry:
     printed: tuple[PrintedCost, ...] = ()
     """Costs in papers."""
 
+    @property
+    def pretrainable(self) -> bool:
+        """Whether the network says what its head sees, so that it can be trained without one."""
+        return self.network.features is not Network.features
+
 
 class Network(nn.Module):
     """A segmentation network: (B, C, D, H, W) in, logits (B, K, D, H, W) out, or a list of them, full resolution first.
@@ -156,12 +160,17 @@ class Network(nn.Module):
         divisor: tuple[int, ...],
         in_channels: int,
         image_size: tuple[int, ...] | None = None,
+        feature_channels: int | None = None,
     ) -> None:
-        """`head_strides` are the downsampling factors per axis of the outputs for which the network has a head."""
+        """`head_strides` are the downsampling factors per axis of the outputs for which the network has a head.
+
+        `feature_channels` are those of `features`, in networks that have it.
+        """
         super().__init__()
         self.divisor = divisor
         self.image_size = image_size
         self._in_channels = in_channels
+        self._feature_channels = feature_channels
         self._head_strides = head_strides
         self._deep_supervision = len(head_strides) > 1
 
@@ -195,6 +204,36 @@ class Network(nn.Module):
             if isinstance(layer, _BatchNorm) and layer.affine and not layer.weight.requires_grad:
                 layer.eval()
         return self
+
+    @property
+    def feature_channels(self) -> int:
+        """F, the channels of `features`; ConfigError for a network that cannot be pre-trained."""
+        if self._feature_channels is None:
+            raise self._not_apart()
+        return self._feature_channels
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head of full resolution sees (B, F, D, H, W); ConfigError for a network that cannot be pre-trained.
+
+        The input must fit as for `forward`, and deep supervision changes nothing.
+        """
+        raise self._not_apart()
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits of full resolution (B, K, D, H, W) from what `features` returns, the same errors."""
+        raise self._not_apart()
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Deepest features of each encoder, (B, C, d, h, w), of that for the whole volume first; the same errors."""
+        raise self._not_apart()
+
+    def _not_apart(self) -> ConfigError:
+        from voxelseg.nets import pretrainable_models  # which knows every network, this file included
+
+        return ConfigError(
+            f"{type(self).__name__} cannot be pre-trained: its features and its logits are not kept apart. Choose one "
+            f"of {', '.join(pretrainable_models())}."
+        )
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the part that turns an image into features: what transfer learning keeps or freezes."""
@@ -244,7 +283,7 @@ class Network(nn.Module):
                 )
             return self.image_size
         padded = [-(-n // step) * step for n, step in zip(x.shape[2:], self.divisor, strict=True)]
-        if prod(n // step for n, step in zip(padded, self.divisor, strict=True)) == 1:
+        if padded == list(self.divisor):
             padded[-1] += self.divisor[-1]  # a single voxel at the lowest resolution has no variance to normalise by
         return tuple(padded)
 

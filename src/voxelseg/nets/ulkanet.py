@@ -368,6 +368,11 @@ class ULKAUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, F, D, H, W)."""
+        out: Tensor = self.fusion(*self.parts(x))  # (B, F, D, H, W)
+        return out
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last two convolutions see: the stem's (B, dims[0], D, H, W), the decoder's (B, width, D, H, W)."""
         *skips, y = self.encode(x)  # (B, C, D / 2^(n+1), H / 2^(n+1), W / 2^(n+1)), C the last of dims
         first, *others, last = reversed(self.steps)
         y = _upsampled(self.first_up(y), first)  # (B, C / 2, D / 2^n, H / 2^n, W / 2^n)
@@ -375,8 +380,7 @@ class ULKAUNet(nn.Module):
             y = merge(y, skip(skips.pop()))
             y = _upsampled(up(y), step)  # (B, C / 4, D / 2^(n-1), H / 2^(n-1), W / 2^(n-1)), and so on
         y = _upsampled(self.last_up(self.refine(y)), last)  # (B, width, D, H, W)
-        out: Tensor = self.fusion(self.stem(x), y)  # (B, F, D, H, W)
-        return out
+        return self.stem(x), y
 
     def encoder_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters of the stem and the stages."""
@@ -401,7 +405,10 @@ class ULKANet(Network):
     def __init__(self, config: ULKANetConfig) -> None:
         steps = _as_levels(config.strides)
         super().__init__(
-            [(1, 1, 1)], divisor=tuple(map(prod, zip(*steps, strict=True))), in_channels=config.in_channels
+            [(1, 1, 1)],
+            divisor=tuple(map(prod, zip(*steps, strict=True))),
+            in_channels=config.in_channels,
+            feature_channels=config.dims[0] + config.features,
         )
         self.config = config
         self.body = ULKAUNet(config, stages=len(config.dims), width=config.features)
@@ -413,9 +420,27 @@ class ULKANet(Network):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K, D, H, W)."""
-        self.check_input(x)
-        y = self.body(channels_last_on_cpu(x, self.classifier.weight))
+        return self.classify(*self._parts(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the last convolutions and the classifier see (B, dims[0] + F, D, H, W), the stem's channels first."""
+        return torch.cat(self._parts(x), dim=1)
+
+    def classify(self, *parts: Tensor) -> Tensor:
+        """Logits (B, K, D, H, W) from the features, or from their parts as if concatenated."""
+        y = self.body.fusion(*parts)
         return pointwise_head(y, self.classifier.weight, self.classifier.bias)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Output of the last stage (B, dims[-1], D / 32, H / 32, W / 32) as published."""
+        return self.body.encode(self._prepared(x))[-1:]
+
+    def _parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.body.parts(self._prepared(x))
+
+    def _prepared(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        return channels_last_on_cpu(x, self.classifier.weight)
 
     def fuse(self) -> None:
         """Batch norms folded into convolutions, and scales into the layers before them."""

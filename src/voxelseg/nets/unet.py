@@ -6,7 +6,7 @@ lead back up, and skips are concatenated. Strides and kernels are per level and 
 nnU-Net derives them from each data set; the defaults here are five isotropic levels.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -126,9 +126,11 @@ class UNet(Network):
         levels = range(len(strides))
         reach = [tuple(prod(stride[axis] for stride in strides[: level + 1]) for axis in range(3)) for level in levels]
         num_heads = len(strides) - 1 if config.deep_supervision else 1
-        super().__init__(reach[:num_heads], divisor=reach[-1], in_channels=config.in_channels)
-        self.config = config
         widths = [min(config.width * 2**level, config.max_width) for level in levels]
+        super().__init__(
+            reach[:num_heads], divisor=reach[-1], in_channels=config.in_channels, feature_channels=widths[0]
+        )
+        self.config = config
         self.encoder = nn.ModuleList(
             self.encoder_stage(level, config.in_channels if level == 0 else widths[level - 1], widths[level])
             for level in levels
@@ -161,22 +163,46 @@ class UNet(Network):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (B, K, D, H, W); with deep supervision the list of all decoder stages, full resolution first."""
+        outputs = self._decode(x, len(self.output_strides), self._head)
+        return outputs if self.deep_supervision else outputs[0]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last decoder stage (B, C, D, H, W)."""
+        return self._decode(x, 1, lambda level, y: y)[0]
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        return self._head(0, features)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Output of the encoder's lowest level."""
+        return self._encode(x)[-1:]
+
+    def _head(self, level: int, x: Tensor) -> Tensor:
+        head = self.heads[level]
+        return pointwise_head(x, head.weight, head.bias)  # type: ignore[arg-type]
+
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        """Outputs of the encoder's levels, full resolution first."""
         self.check_input(x)
         if fast_on_cpu(x, self.heads[0].weight):  # type: ignore[arg-type]
             # Every convolution then keeps this layout. A clone, since one channel is contiguous in either as it is.
             x = x.clone(memory_format=torch.channels_last_3d)
-        skips: list[Tensor] = []
+        outputs: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)
-            skips.append(x)
-        x = skips.pop()
-        outputs: list[Tensor] = []
+            outputs.append(x)
+        return outputs
+
+    def _decode(self, x: Tensor, num_levels: int, see: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
+        """What `see` makes of what a head sees at each of the upper `num_levels` levels, full resolution first."""
+        *skips, x = self._encode(x)
+        seen: list[Tensor] = []
         for level in reversed(range(len(self.up))):
             x = self.decoder[level](torch.cat((self.up[level](x), skips.pop()), dim=1))
-            if level == 0 or self.deep_supervision:
-                head = self.heads[level]
-                outputs.append(pointwise_head(x, head.weight, head.bias))  # type: ignore[arg-type]
-        return outputs[::-1] if self.deep_supervision else outputs[0]
+            if level < num_levels:
+                seen.append(see(level, x))
+        return seen[::-1]
 
 
 def _kaiming(module: nn.Module) -> None:

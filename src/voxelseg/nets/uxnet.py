@@ -25,7 +25,7 @@ nothing there it has 28.06 M (`bottleneck="none"`), and 32.94 M with MLP scaling
 these take 625 to 636 G: the blocks at full resolution, untouched by the change, take 59 % of the network's operations.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import isfinite, prod
@@ -331,7 +331,9 @@ class UXNet(Network):
         reach = [tuple(prod(step[axis] for step in config.strides[:level]) for axis in range(3)) for level in stages]
         lowest = tuple(last * step for last, step in zip(reach[-1], config.strides[-1], strict=True))
         num_heads = len(features) if config.deep_supervision else 1
-        super().__init__(reach[:num_heads], divisor=lowest, in_channels=config.in_channels)
+        super().__init__(
+            reach[:num_heads], divisor=lowest, in_channels=config.in_channels, feature_channels=features[0]
+        )
         assert config.hidden is not None
         assert not isinstance(config.kernel_size, int)
         assert not isinstance(config.residual_kernel, int)
@@ -377,23 +379,39 @@ class UXNet(Network):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (B, K, D, H, W); with deep supervision the list of all decoder stages, full resolution first."""
-        self.check_input(x)
-        if fast_on_cpu(x, self.stem.conv.weight):
-            # Every convolution then keeps this layout. A clone, since one channel is contiguous in either as it is.
-            x = x.clone(memory_format=torch.channels_last_3d)
-        images = [x, *self._encode(x)]  # of each level, D / 2^level as published
+        outputs = self._decode(x, len(self.output_strides), self._head)
+        return outputs if self.deep_supervision else outputs[0]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last residual block (B, features[0], D, H, W)."""
+        return self._decode(x, 1, lambda level, y: y)[0]
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        return self._head(0, features)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Output of the last stage (B, features[-1], D / 16, H / 16, W / 16) as published."""
+        return self._encode(x)[-1:]
+
+    def _head(self, level: int, x: Tensor) -> Tensor:
+        head = self.heads[level]
+        return pointwise_head(x, head.weight, head.bias)  # type: ignore[arg-type]
+
+    def _decode(self, x: Tensor, num_levels: int, see: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
+        """What `see` makes of what a head sees at each of the upper `num_levels` levels, full resolution first."""
+        images = self._encode(x)
+        seen: list[Tensor] = []
         x = self.bottleneck(images.pop())
-        outputs: list[Tensor] = []
         for level in reversed(range(len(images))):
             skip = self.skips[level](images.pop())
             x = block_upsample(x, self.up[level].weight)  # type: ignore[arg-type]
             x = self.decoder[level](torch.cat((x, skip), dim=1))  # (B, features[level], D / 2^level, ...)
             if level == 0:
                 x = self.refine(x)
-            if level == 0 or self.deep_supervision:
-                head = self.heads[level]
-                outputs.append(pointwise_head(x, head.weight, head.bias))  # type: ignore[arg-type]
-        return outputs[::-1] if self.deep_supervision else outputs[0]
+            if level < num_levels:
+                seen.append(see(level, x))
+        return seen[::-1]
 
     def fuse(self) -> None:
         """Multiply the layer scales into the weights before them."""
@@ -402,8 +420,12 @@ class UXNet(Network):
                 block.fuse()
 
     def _encode(self, x: Tensor) -> list[Tensor]:
-        """Outputs of the stages."""
-        outputs = []
+        """The image of each level: the input, then the outputs of the stages."""
+        self.check_input(x)
+        if fast_on_cpu(x, self.stem.conv.weight):
+            # Every convolution then keeps this layout. A clone, since one channel is contiguous in either as it is.
+            x = x.clone(memory_format=torch.channels_last_3d)
+        outputs = [x]
         for i, stage in enumerate(self.stages):
             x = stage(self.stem(x) if i == 0 else self.transitions[i - 1](x))  # (B, features[i], D / 2^(i+1), ...)
             outputs.append(self.output_norms[i](x))

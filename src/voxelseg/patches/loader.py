@@ -1,8 +1,9 @@
-"""Batches of augmented patches, made in background processes."""
+"""Batches of samples, made in background processes; those of a segmentation are augmented patches."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,28 @@ from voxelseg.patches.spatial import apply_spatial, draw_spatial
 from voxelseg.preprocess.store import StoredCase
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class SampleSource(Protocol):
+    """Where the samples of a training come from."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn for samples."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Samples of a batch, which all processes of a training share."""
+        ...
+
+    def dataset(self) -> Dataset[Any]:
+        """Sample n at index n, a function of (seed, n) alone: tensors, or tuples or dictionaries of them; picklable."""
+        ...
+
+    def cases_of(self, numbers: Iterable[int]) -> list[str]:
+        """Ids of the cases that the samples with these numbers come from."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +63,14 @@ class PatchSource:
     def __post_init__(self) -> None:
         self.sampling.check_step(self.accumulate * self.batch_size)
         self.augmentation.check_patch(self.patch_size)
+
+    def dataset(self) -> "PatchDataset":
+        """Sample n at index n."""
+        return PatchDataset(self)
+
+    def cases_of(self, numbers: Iterable[int]) -> list[str]:
+        """Ids of the cases that the samples with these numbers come from."""
+        return [_draw_place(self, number, sample_generator(self.seed, number)).case.id for number in numbers]
 
 
 class PatchDataset(Dataset[Batch]):
@@ -85,21 +116,16 @@ def _draw_place(source: PatchSource, number: int, generator: np.random.Generator
     )
 
 
-def cases_of(source: PatchSource, numbers: Iterable[int]) -> list[str]:
-    """Ids of the cases that the samples with these numbers come from."""
-    return [_draw_place(source, number, sample_generator(source.seed, number)).case.id for number in numbers]
-
-
 def load_batches(
-    source: PatchSource,
+    source: SampleSource,
     *,
     first_sample: int,
     workers: int,
     pin_memory: bool = False,
     process: int = 0,
     num_processes: int = 1,
-) -> Iterator[Batch]:
-    """Endless batches (B, C, D, H, W) and (B, D, H, W), from sample `first_sample` on.
+) -> Iterator[Any]:
+    """Endless batches from sample `first_sample` on: the samples' tensors, each with an axis B in front.
 
     Where several processes share each batch of the source, which they must do evenly, they are that of `process`: their
     batches in a row are the whole one.
@@ -107,7 +133,7 @@ def load_batches(
     raises WorkerError with the worker's own error.
     """
     loader = DataLoader(
-        PatchDataset(source),
+        source.dataset(),
         batch_sampler=_batches(first_sample, source.batch_size, process=process, num_processes=num_processes),
         num_workers=workers,
         pin_memory=pin_memory,

@@ -7,7 +7,7 @@ of workers does not matter, and an interrupted training that continues at sample
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import floor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -100,12 +100,16 @@ def _draw_case(
     """The case of sample `number`: that of the others of its group, if several crops are taken of a case."""
     group = number // sampling.crops_per_case
     if sampling.case_order == "shuffled":
-        rounds, index = divmod(group, len(cases))
-        order = np.random.default_rng((seed, rounds, _ROUND)).permutation(len(cases))
-        return cases[int(order[index])]
+        return cases[shuffled_index(group, len(cases), seed=seed)]
     if sampling.crops_per_case > 1:
         generator = np.random.default_rng((seed, group, _CASE))
     return cases[int(generator.integers(len(cases)))]
+
+
+def shuffled_index(number: int, count: int, *, seed: int) -> int:
+    """Which of `count` things comes as number `number`, where all come once in each round, in another order."""
+    rounds, index = divmod(number, count)
+    return int(np.random.default_rng((seed, rounds, _ROUND)).permutation(count)[index])
 
 
 def _draw_by_class(case: StoredCase, patch_size: Shape, *, foreground: bool, generator: np.random.Generator) -> Place:
@@ -115,7 +119,7 @@ def _draw_by_class(case: StoredCase, patch_size: Shape, *, foreground: bool, gen
         return _around(case.voxels_of_class(position), case, patch_size, generator)
     if case.partly_labelled:
         return _around(case.labelled_voxels(), case, patch_size, generator)
-    return _anywhere(case, patch_size, generator)
+    return place_anywhere(case, patch_size, generator)
 
 
 def _draw_by_voxel(case: StoredCase, patch_size: Shape, sampling: Sampling, generator: np.random.Generator) -> Place:
@@ -128,7 +132,7 @@ def _draw_by_voxel(case: StoredCase, patch_size: Shape, sampling: Sampling, gene
         voxels = case.foreground_voxels() if wanted else case.background_voxels(above=sampling.background_above)
         if len(voxels):
             return _around(voxels, case, patch_size, generator)
-    return _anywhere(case, patch_size, generator)
+    return place_anywhere(case, patch_size, generator)
 
 
 def _around(
@@ -137,15 +141,16 @@ def _around(
     """Patch with one of `voxels` (N, 3) at its centre, or as near to it as the case allows."""
     centre = voxels[int(generator.integers(len(voxels)))]
     wanted = [int(position) - patch // 2 for position, patch in zip(centre, patch_size, strict=True)]
-    return _inside(wanted, case, patch_size)
+    return place_near(wanted, case, patch_size)
 
 
-def _anywhere(case: StoredCase, patch_size: Shape, generator: np.random.Generator) -> Place:
+def place_anywhere(case: StoredCase, patch_size: Shape, generator: np.random.Generator) -> Place:
+    """A random patch inside `case`; centred along axes where the case is smaller."""
     rooms = [max(size - patch, 0) + 1 for size, patch in zip(case.shape, patch_size, strict=True)]
-    return _inside([int(generator.integers(room)) for room in rooms], case, patch_size)
+    return place_near([int(generator.integers(room)) for room in rooms], case, patch_size)
 
 
-def _inside(wanted: Sequence[int], case: StoredCase, patch_size: Shape) -> Place:
+def place_near(wanted: Sequence[int], case: StoredCase, patch_size: Shape) -> Place:
     """The place nearest to `wanted` whose patch lies in the case; centred along axes where the case is smaller."""
     rooms = [size - patch for size, patch in zip(case.shape, patch_size, strict=True)]
     d, h, w = (min(max(first, 0), room) if room >= 0 else room // 2 for first, room in zip(wanted, rooms, strict=True))
@@ -159,15 +164,29 @@ def read_place(
 
     Outside the case the image is 0 and the target background.
     """
+    inside, pad = _parts(place, patch_size, margin)
+    return _padded(place.case.image[(slice(None), *inside)], pad), _padded(place.case.label[tuple(inside)], pad)
+
+
+def read_image(place: Place, patch_size: Shape) -> npt.NDArray[np.float32]:
+    """Image (C, D, H, W) of a place, 0 outside the case."""
+    inside, pad = _parts(place, patch_size, (0, 0, 0))
+    return _padded(place.case.image[(slice(None), *inside)], pad)
+
+
+def _parts(place: Place, patch_size: Shape, margin: Shape) -> tuple[list[slice], list[tuple[int, int]]]:
+    """What of a place lies inside the case, and how many voxels are missing on each side of it."""
     inside: list[slice] = []
     pad: list[tuple[int, int]] = []
     for start, patch, more, size in zip(place.start, patch_size, margin, place.case.shape, strict=True):
         first, last = start - more, start + patch + more
         inside.append(slice(max(first, 0), min(last, size)))
         pad.append((max(-first, 0), max(last - size, 0)))
-    image = place.case.image[(slice(None), *inside)]
-    target = place.case.label[tuple(inside)]
-    if any(before or after for before, after in pad):
-        image = np.pad(image, [(0, 0), *pad])
-        target = np.pad(target, pad)
-    return image, target
+    return inside, pad
+
+
+def _padded(array: npt.NDArray[Any], pad: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
+    """`array` (..., D, H, W) with zeros around it."""
+    if not any(before or after for before, after in pad):
+        return array
+    return np.pad(array, [*[(0, 0)] * (array.ndim - 3), *pad])

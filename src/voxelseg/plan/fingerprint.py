@@ -1,4 +1,8 @@
-"""What a data set looks like in numbers: spacings, shapes, foreground intensities, class volumes and positions."""
+"""What a data set looks like in numbers: spacings, shapes, foreground intensities, class volumes and positions.
+
+Scans without labels have no classes, and their foreground is every voxel above the lowest value of its scan, which is
+padding or air.
+"""
 
 import zlib
 from collections.abc import Callable
@@ -15,13 +19,15 @@ from voxelseg.data.dataset import Case, Dataset
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.files import read_json, write_json
-from voxelseg.geometry import Grid, Spacing
+from voxelseg.geometry import Grid, Shape, Spacing
 from voxelseg.io import read_channels, read_label
 from voxelseg.parallel import attempt, map_unordered, raise_together
 from voxelseg.volume import Volume
 
 SAMPLES_PER_CASE = 10_000
 """Foreground intensities kept of each case and channel, so that a large organ in one scan does not outweigh others."""
+VOXELS_TRIED = 4 * SAMPLES_PER_CASE
+"""Of a scan without labels: those that are looked at to find as many that are not padding."""
 PERCENTILES = (0.5, 50.0, 99.5)
 
 
@@ -56,12 +62,26 @@ class IntensityStatistics(_Frozen):
     percentile_99_5: float
 
 
+class ScanFingerprint(CaseFingerprint):
+    """A scan without labels: no classes, but what tells scans apart that do not belong together."""
+
+    intensities: tuple[IntensityStatistics, ...]
+    """Of each channel."""
+    num_values: int
+    """Different values that the sampled voxels have; few in a label map."""
+    flat_share: float
+    """Share of the sampled voxels whose next one along W has the same value: near 1 in a label map."""
+    constant_slices: tuple[float, float, float]
+    """Share of the slices across D, H and W of the non-zero box in which each channel has a single value."""
+
+
 class Fingerprint(_Frozen):
     """All cases, and the foreground's intensities per channel."""
 
     channels: tuple[str, ...]
     classes: tuple[str, ...]
-    cases: dict[str, CaseFingerprint]
+    """None if the scans have no labels."""
+    cases: dict[str, ScanFingerprint | CaseFingerprint]
     intensities: tuple[IntensityStatistics, ...]
 
     def write(self, path: Path) -> None:
@@ -160,38 +180,112 @@ def _rounded(values_mm: npt.NDArray[np.float64]) -> Spacing:
     return (d, h, w)
 
 
-def _measure(case: Case, *, labels: LabelScheme, channels: int) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
+def _measure(
+    case: Case, *, labels: LabelScheme, channels: tuple[str, ...]
+) -> tuple[CaseFingerprint, npt.NDArray[np.float32]]:
     """Fingerprint of one case, and sampled foreground intensities (channels, samples)."""
     image = read_channels(case.images)
+    if not labels.classes:
+        _check_image(image, case, channels)
+        return _measure_scan(image, case, channels)
     if case.label is None:
         raise DataError(f"case {case.id}: has no label map, expected one for each training case. Add it.")
     label = read_label(case.label)
-    if image.array.shape[0] != channels:
+    _check_image(image, case, channels)
+    check_label_map(label, image.grid, labels, case.label)
+    volumes, centroids, spreads = _class_geometry(label, labels)
+    foreground = np.flatnonzero(np.isin(label.array[0], sorted(labels.known_values - {0, labels.ignore})))
+    if foreground.size > SAMPLES_PER_CASE:
+        foreground = np.sort(_generator(case).choice(foreground, SAMPLES_PER_CASE, replace=False))
+    samples = image.array.reshape(len(channels), -1)[:, foreground].astype(np.float32)
+    measured = CaseFingerprint(
+        shape=image.shape_dhw,
+        spacing_mm=image.spacing_mm,
+        nonzero_shape=_size(nonzero_box(image.array)),
+        class_volumes_ml=volumes,
+        class_centroids_mm=centroids,
+        class_spreads_mm=spreads,
+    )
+    return measured, samples
+
+
+def _generator(case: Case) -> np.random.Generator:
+    return np.random.default_rng(zlib.crc32(case.id.encode()))
+
+
+def _check_image(image: Volume, case: Case, channels: tuple[str, ...]) -> None:
+    """DataError naming the case if its scan has other channels than expected, or voxels that are no numbers."""
+    if image.array.shape[0] != len(channels):
         raise DataError(
-            f"case {case.id}: the scan has {image.array.shape[0]} channel(s), expected {channels}. "
+            f"case {case.id}: the scan has {image.array.shape[0]} channel(s), expected {len(channels)}. "
             "`voxelseg check` lists all such cases."
         )
     try:
         check_intensities(image.array)
     except DataError as error:
         raise DataError(f"case {case.id}: {error}") from error
-    check_label_map(label, image.grid, labels, case.label)
-    volumes, centroids, spreads = _class_geometry(label, labels)
-    foreground = np.flatnonzero(np.isin(label.array[0], sorted(labels.known_values - {0, labels.ignore})))
-    if foreground.size > SAMPLES_PER_CASE:
-        generator = np.random.default_rng(zlib.crc32(case.id.encode()))
-        foreground = np.sort(generator.choice(foreground, SAMPLES_PER_CASE, replace=False))
-    samples = image.array.reshape(channels, -1)[:, foreground].astype(np.float32)
-    d, h, w = (part.stop - part.start for part in nonzero_box(image.array))
-    measured = CaseFingerprint(
+
+
+def _size(box: tuple[slice, slice, slice]) -> Shape:
+    d, h, w = (part.stop - part.start for part in box)
+    return (d, h, w)
+
+
+def _measure_scan(
+    image: Volume, case: Case, channels: tuple[str, ...]
+) -> tuple[ScanFingerprint, npt.NDArray[np.float32]]:
+    """Fingerprint of a scan without labels, and sampled intensities; DataError if a channel is constant."""
+    lowest = image.array.min(axis=(1, 2, 3))
+    for name, low, high in zip(channels, lowest, image.array.max(axis=(1, 2, 3)), strict=True):
+        if low == high:
+            raise DataError(
+                f"case {case.id}: every voxel of {name} has the value {low:g}, expected a scan. Export it again, or "
+                "take it out."
+            )
+    voxels = image.array.reshape(len(channels), -1)
+    drawn = _drawn_above(voxels, lowest, _generator(case))
+    samples = voxels[:, drawn].astype(np.float32)
+    before_last = drawn[drawn + 1 < voxels.shape[1]]
+    flat = (voxels[:, before_last] == voxels[:, before_last + 1]).all(axis=0)
+    box = nonzero_box(image.array)
+    measured = ScanFingerprint(
         shape=image.shape_dhw,
         spacing_mm=image.spacing_mm,
-        nonzero_shape=(d, h, w),
-        class_volumes_ml=volumes,
-        class_centroids_mm=centroids,
-        class_spreads_mm=spreads,
+        nonzero_shape=_size(box),
+        class_volumes_ml={},
+        class_centroids_mm={},
+        class_spreads_mm={},
+        intensities=tuple(map(_statistics, samples)),
+        num_values=int(np.unique(samples).size),
+        flat_share=float(flat.mean()) if flat.size else 0.0,
+        constant_slices=_constant_slices(image.array[(slice(None), *box)]),
     )
     return measured, samples
+
+
+def _drawn_above(
+    voxels: npt.NDArray[Any], lowest: npt.NDArray[Any], generator: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Sorted indices of voxels of (C, N), at most as many as are kept, where some channel is above its lowest value.
+
+    Only drawn ones are looked at: a list of all of them would take eight bytes a voxel.
+    """
+    count = voxels.shape[1]
+    tried = generator.choice(count, VOXELS_TRIED, replace=False) if count > VOXELS_TRIED else np.arange(count)
+    found: npt.NDArray[np.int64] = tried[(voxels[:, tried] > lowest[:, None]).any(axis=0)]
+    if found.size > SAMPLES_PER_CASE:
+        found = generator.choice(found, SAMPLES_PER_CASE, replace=False)
+    return np.sort(found)
+
+
+def _constant_slices(image: npt.NDArray[Any]) -> tuple[float, float, float]:
+    """Share of the slices across D, H and W of (C, D, H, W) in which each channel has a single value."""
+    shares = []
+    for axis in range(3):
+        in_slice = tuple(1 + other for other in range(3) if other != axis)
+        constant = (image.max(axis=in_slice) == image.min(axis=in_slice)).all(axis=0)
+        shares.append(float(constant.mean()))
+    return (shares[0], shares[1], shares[2])
 
 
 def _statistics(values: npt.NDArray[np.float32]) -> IntensityStatistics:
@@ -214,17 +308,21 @@ def _statistics(values: npt.NDArray[np.float32]) -> IntensityStatistics:
 def compute_fingerprint(
     dataset: Dataset, *, workers: int = 1, progress: Callable[[int], None] | None = None
 ) -> Fingerprint:
-    """Fingerprint of the training cases of `dataset`, measured in `workers` processes.
+    """Fingerprint of the training cases of `dataset`, or of its scans if it has no labels, by `workers` processes.
 
     `progress` is called with the number of cases done. The number of workers changes nothing. Raises DataError if there
     is no case, or listing all cases that cannot be read or whose parts do not fit together.
     """
     if not dataset.cases:
-        raise DataError(f"{dataset.root}: no training case with image and label map. Run `voxelseg check` to see why.")
+        raise DataError(
+            f"{dataset.root}: no training case with image and label map. Run `voxelseg check` to see why."
+            if dataset.labelled
+            else f"{dataset.root}: no scan. Name a folder that holds some."
+        )
     measured: dict[int, CaseFingerprint] = {}
     samples: dict[int, npt.NDArray[np.float32]] = {}
     errors: list[DataError] = []
-    measure = partial(attempt, partial(_measure, labels=dataset.labels, channels=len(dataset.channels)))
+    measure = partial(attempt, partial(_measure, labels=dataset.labels, channels=dataset.channels))
     for index, outcome in map_unordered(measure, dataset.cases, workers=workers, name=lambda case: f"case {case.id}"):
         if isinstance(outcome, DataError):
             errors.append(outcome)

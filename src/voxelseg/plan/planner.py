@@ -68,11 +68,11 @@ def make_plan(
 
     `overrides` are plan keys whose values are fixed; a fixed patch may exceed the limits. ConfigError names an unknown
     key or an impossible value, or says that even the smallest patch exceeds the limits. DataError if the fingerprint
-    holds no case.
+    holds no case. Without classes nothing tells whether mirroring is harmless: no axis is mirrored.
     """
     limits, overrides = limits or PlanLimits(), overrides or {}
     if not fingerprint.cases:
-        raise DataError("the fingerprint holds no case. Measure a data set with at least one labelled scan.")
+        raise DataError("the fingerprint holds no case. Measure a data set with at least one scan.")
     plan = _derive(fingerprint, limits, {})
     if overrides:
         checked = plan.changed(**overrides)
@@ -97,9 +97,10 @@ def override_plan(plan: Plan, fingerprint: Fingerprint, overrides: Mapping[str, 
     if not overrides or "notes" in overrides:
         return changed
     by_hand = [key for key in Plan.model_fields if key in overrides or _by_hand(key) in plan.notes]
+    ordered = _ordered(fingerprint, changed.axes, changed.spacing_mm)
     notes = (
         *_shape_notes(changed.anisotropic, changed.axes, changed.patch_size, changed.median_shape),
-        *_mirror_notes(changed.axes, _ordered(fingerprint, changed.axes, changed.spacing_mm), changed.mirror_axes),
+        *(_mirror_notes(changed.axes, ordered, changed.mirror_axes) if fingerprint.classes else ()),
         *map(_by_hand, by_hand),
     )
     return changed.changed(notes=notes)
@@ -137,7 +138,8 @@ def _derive(fingerprint: Fingerprint, limits: PlanLimits, fixed: Mapping[str, An
     strides, kernels = _topology(patch, spacing)
     batch: int = fixed.get("batch_size", _batch_size(patch, float(resampled.prod(axis=1).sum()), limits))
     ordered = _ordered(fingerprint, axes, spacing)
-    mirror: tuple[int, ...] = fixed.get("mirror_axes", tuple(axis for axis in range(3) if not ordered[axis]))
+    harmless = tuple(axis for axis in range(3) if fingerprint.classes and not ordered[axis])
+    mirror: tuple[int, ...] = fixed.get("mirror_axes", harmless)
     return Plan(
         channels=fingerprint.channels,
         axes=axes,
@@ -153,7 +155,7 @@ def _derive(fingerprint: Fingerprint, limits: PlanLimits, fixed: Mapping[str, An
         notes=(
             *_shape_notes(anisotropic, axes, patch, median_shape),
             *_size_notes(batch * prod(patch), limits),
-            *_mirror_notes(axes, ordered, mirror),
+            *(_mirror_notes(axes, ordered, mirror) if fingerprint.classes else ()),
             *(_by_hand(key) for key in fixed if key != "notes"),
         ),
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from voxelseg.data.dataset import Case, Dataset
 from voxelseg.data.layouts import LAYOUTS, read_dataset
-from voxelseg.data.layouts.channels import channel_name, group_files
+from voxelseg.data.layouts.channels import cases_of_files
 from voxelseg.errors import DataError
-from voxelseg.io import is_image, read_header, strip_suffix
+from voxelseg.io import is_image, read_header
 
 _INCOMPLETE = ("missing-image", "missing-channel")
 _log = logging.getLogger(__name__)
@@ -43,11 +43,11 @@ def find_cases(path: Path, *, channels: Sequence[str]) -> list[Case]:
 
 def _cases(path: Path, channels: Sequence[str]) -> list[Case]:
     if path.is_file() and is_image(path):
-        return _grouped([path])
+        return cases_of_files([path])
     if path.is_dir() and not any(layout.matches(path) for layout in LAYOUTS.values()):
         scans = sorted(file for file in path.iterdir() if is_image(file))
         if scans:
-            return _grouped(scans)
+            return cases_of_files(scans)
         raise DataError(
             f"{path}: neither scans nor a data set found. Supported are NIfTI, NRRD and MetaImage files and the data "
             "sets that `voxelseg check` reads."
@@ -84,22 +84,6 @@ def _compare_names(dataset: Dataset, channels: Sequence[str]) -> None:
     if sorted(ours) == sorted(theirs):
         raise DataError(f"{words}. Give the files in the model's order.")
     _log.warning("%s; they are taken in this order.", words)
-
-
-def _grouped(files: Sequence[Path]) -> list[Case]:
-    """One case per file; files named <case>_0000, <case>_0001, ... from _0000 on are channels of one case."""
-    groups = group_files(files)
-    unclear = []
-    for case, group in groups.items():
-        stems = [strip_suffix(file) for file in sorted(group)]
-        if stems not in ([case], [channel_name(case, channel) for channel in range(len(group))]):
-            unclear.append(", ".join(file.name for file in group))
-    if unclear:
-        raise DataError(
-            f"{files[0].parent}: cannot tell which files make a scan: {'; '.join(unclear)}. Keep one file per scan, or "
-            "one per channel, named <case>_0000, <case>_0001, ... without gaps."
-        )
-    return [Case(id=case, images=tuple(sorted(group))) for case, group in sorted(groups.items())]
 
 
 def _channel_fault(case: Case, num_channels: int) -> str:

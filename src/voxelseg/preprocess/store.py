@@ -1,10 +1,10 @@
 """The store: preprocessed cases on disk, chunked for fast reads of random patches.
 
 A store's <case>/ holds image.b2nd (C, D, H, W float32), label.b2nd (D, H, W int16), foreground.npz (voxels that patches
-are drawn around) and case.json. A case is written to a temporary folder that is renamed when complete, so a
-killed run leaves no half-written case. case.json holds a key made of the plan, the label scheme and the contents of
-the input files; a case whose key differs is made again, so stale data are never used. One process at a time fills a
-store.
+are drawn around) and case.json; without labels, image.b2nd and case.json only. A case is written to a temporary folder
+that is renamed when complete, so a killed run leaves no half-written case. case.json holds a key made of the plan, the
+label scheme and the contents of the input files; a case whose key differs is made again, so stale data are never used.
+One process at a time fills a store.
 """
 
 import os
@@ -45,6 +45,9 @@ VOXELS_PER_CLASS = 10_000
 CHUNK = 48
 BLOCK = 16
 """A read decompresses the blocks that it touches: 1.5 ms for 64 x 64 x 64 voxels of 128 x 128 x 128 on one core."""
+
+Image = npt.NDArray[np.float32]
+Target = npt.NDArray[np.int16]
 
 _IMAGE, _LABEL, _FOREGROUND, _DESCRIPTION = "image.b2nd", "label.b2nd", "foreground.npz", "case.json"
 _LABELLED, _ANY_CLASS, _BACKGROUND, _BRIGHTNESS = "labelled", "any_class", "background", "background_brightness"
@@ -91,14 +94,19 @@ class StoredCase:
 
     @cached_property
     def label(self) -> StoredArray:
-        """Training target (D, H, W), int16; see `LabelScheme.encode`."""
+        """Training target (D, H, W), int16; see `LabelScheme.encode`. Not there without labels."""
         return StoredArray(self.folder / _LABEL)
 
     @cached_property
     def shape(self) -> Shape:
         """Size along D, H, W."""
-        d, h, w = self.label.shape
+        _, d, h, w = self.image.shape
         return (d, h, w)
+
+    @cached_property
+    def key(self) -> str:
+        """Tells apart what was made of other contents, by another plan or for other labels."""
+        return str(self._described["key"])
 
     @cached_property
     def classes(self) -> tuple[int, ...]:
@@ -155,7 +163,7 @@ def store_dataset(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, StoredCase]:
-    """Preprocess the training cases of `dataset` that `store` does not hold yet; returns all cases by id.
+    """Preprocess the cases of `dataset`, with their labels if it has any, that `store` lacks; returns all by id.
 
     The number of workers changes nothing. `progress` is called with the number of cases that are ready. Cases that
     cannot be read or do not fit the plan do not stop the others; a DataError lists them all at the end. VoxelsegError
@@ -258,11 +266,14 @@ def input_states(case: Case) -> list[dict[str, Any]]:
     return states
 
 
-def _preprocessed(case: Case, plan: Plan, labels: LabelScheme) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+def _preprocessed(case: Case, plan: Plan, labels: LabelScheme) -> tuple[Image, Target | None]:
+    """Image, and target if there are labels."""
     try:
         image, placement = preprocess_image(read_channels(case.images), plan)
     except DataError as error:
         raise DataError(f"case {case.id}: {error}") from error
+    if not labels.classes:
+        return image, None
     if case.label is None:
         raise DataError(f"case {case.id}: has no label map, expected one for each training case. Add it.")
     reference = read_label(case.label)
@@ -271,25 +282,24 @@ def _preprocessed(case: Case, plan: Plan, labels: LabelScheme) -> tuple[npt.NDAr
 
 
 def _write_case(
-    folder: Path,
-    image: npt.NDArray[np.float32],
-    target: npt.NDArray[np.int16],
-    description: dict[str, Any],
-    labels: LabelScheme,
+    folder: Path, image: Image, target: Target | None, description: dict[str, Any], labels: LabelScheme
 ) -> None:
     with tempfile.TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=folder.parent) as scratch:
         made = Path(scratch) / "case"
         made.mkdir()
         _write_array(made / _IMAGE, image)
-        _write_array(made / _LABEL, target)
-        drawn = _sampling_voxels(image, target, labels)
-        np.savez(made / _FOREGROUND, **drawn)  # type: ignore[arg-type]
-        for path in made.iterdir():
+        drawn: dict[str, npt.NDArray[Any]] = {}
+        if target is not None:
+            _write_array(made / _LABEL, target)
+            drawn = _sampling_voxels(image, target, labels)
+            np.savez(made / _FOREGROUND, **drawn)  # type: ignore[arg-type]
+        sizes = {}
+        for path in sorted(made.iterdir()):
             with path.open("rb") as written:
                 os.fsync(written.fileno())
-        sizes = {name: (made / name).stat().st_size for name in (_IMAGE, _LABEL, _FOREGROUND)}
+            sizes[path.name] = path.stat().st_size
         contents = {
-            "shape": target.shape,
+            "shape": image.shape[1:],
             "classes": [int(name) for name in drawn if name.isdecimal()],
             "partly_labelled": _LABELLED in drawn,
             "files": sizes,
@@ -313,9 +323,7 @@ def _write_array(path: Path, array: npt.NDArray[Any]) -> None:
     )
 
 
-def _sampling_voxels(
-    image: npt.NDArray[np.float32], target: npt.NDArray[np.int16], labels: LabelScheme
-) -> dict[str, npt.NDArray[Any]]:
+def _sampling_voxels(image: Image, target: Target, labels: LabelScheme) -> dict[str, npt.NDArray[Any]]:
     """Entries of foreground.npz.
 
     Voxels by the class's position, of any class, of the background with its brightness, and the labelled ones if some
@@ -336,7 +344,7 @@ def _sampling_voxels(
     return found
 
 
-def _mask(target: npt.NDArray[np.int16], labels: LabelScheme, position: int) -> npt.NDArray[np.bool_]:
+def _mask(target: Target, labels: LabelScheme, position: int) -> npt.NDArray[np.bool_]:
     if labels.has_regions:
         return np.isin(target, np.flatnonzero(labels.region_table[:, position]))
     mask: npt.NDArray[np.bool_] = target == position + 1

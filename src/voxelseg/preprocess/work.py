@@ -22,6 +22,7 @@ Progress = Callable[[int], None]
 OUTDATED_PLAN_FILE = "plan.outdated.json"
 _MEASURED_BY = 2
 """Part of the state of the inputs: raise it when scans that were measured must be looked at again."""
+_WITHOUT_LABELS = "without_labels"
 _log = logging.getLogger(__name__)
 
 
@@ -46,8 +47,13 @@ class WorkFolder:
         return self.folder / "store" / plan.preprocessing_key()[:12]
 
     def dataset(self) -> Dataset:
-        """The data set that this folder was planned for."""
-        return read_dataset(Path(self._record()["path"]))
+        """The data set that this folder was planned for; DataError if its scans were taken without labels."""
+        record = self._record()
+        if record.get(_WITHOUT_LABELS, False):
+            raise DataError(
+                f"{self.folder}: was planned for a pre-training, without labels. Continue with `voxelseg pretrain`."
+            )
+        return read_dataset(Path(record["path"]))
 
     def plan(self) -> Plan:
         """The plan, as written or as changed by hand since."""
@@ -67,7 +73,8 @@ class WorkFolder:
         """Fingerprint of `dataset`: the stored one if no input file changed, else measured.
 
         A plan in the folder is put aside if what it was made from changed. Raises DataError if the folder belongs to
-        another data set, VoxelsegError if it cannot be written.
+        another data set, or to the same one with labels where they are not used now, or without; VoxelsegError if it
+        cannot be written.
         """
         if any(layout.matches(self.folder) for layout in LAYOUTS.values()):
             raise DataError(f"{self.folder}: is a data set. Choose another folder for what is made from it.")
@@ -75,10 +82,18 @@ class WorkFolder:
             return self._current_fingerprint(dataset, workers=workers, progress=progress)
 
     def _current_fingerprint(self, dataset: Dataset, *, workers: int, progress: Progress | None) -> Fingerprint:
-        record = {"path": str(dataset.source.absolute()), "inputs_sha256": _state_of_inputs(dataset)}
+        record: dict[str, Any] = {"path": str(dataset.source.absolute()), "inputs_sha256": _state_of_inputs(dataset)}
+        if not dataset.labelled:
+            record[_WITHOUT_LABELS] = True
         known = self._record() if self._record_path.is_file() else {}
         if known.get("path", record["path"]) != record["path"]:
             raise DataError(f"{self.folder}: belongs to the data set {known['path']}. Choose another folder.")
+        if known and known.get(_WITHOUT_LABELS, False) == dataset.labelled:
+            made, wanted = ("without", "with") if dataset.labelled else ("with", "without")
+            raise DataError(
+                f"{self.folder}: was made from these scans {made} labels, and here they are used {wanted}. Choose "
+                "another folder: pre-training and training have plans of their own."
+            )
         before = self._known_fingerprint()
         if before is not None and known == record:
             return before

@@ -9,7 +9,7 @@ from voxelseg.data.convert import PublicDataset, find_public_data
 from voxelseg.data.dataset import Dataset, is_ct
 from voxelseg.data.wording import some
 from voxelseg.errors import ConfigError
-from voxelseg.train.config import RunConfig, build_config
+from voxelseg.train.config import KEYS, RunConfig, build_config
 
 UNSAID = "not said"
 """What a paper says of a value that only its code has."""
@@ -141,7 +141,7 @@ class Recipe:
         """The values as --set takes them: "section.key" to text."""
         return {
             f"{section}.{key}": as_setting(value)
-            for section in RunConfig.model_fields
+            for section in KEYS
             for key, value in self.settings.get(section, {}).items()
         }
 

@@ -1,4 +1,4 @@
-"""One self-contained HTML file about a training run."""
+"""One self-contained HTML file about a training run or a pre-training."""
 
 from voxelseg.report.page import write_report
 

@@ -155,5 +155,7 @@ def provenance_facts(run: Run) -> Facts:
 
 def _origin(transfer: Mapping[str, Any]) -> str:
     """Where the first weights of a fold came from, how much of them was taken, and what to beware of."""
-    taken = f"{transfer['path']} ({transfer['what']}), {transfer['share']:.1%} of the weights without heads"
-    return ". ".join((taken, *(warning.removesuffix(".") for warning in transfer["warnings"]))) + "."
+    counted = transfer.get("part", "weights")  # a run of before there was pre-training does not say
+    taken = f"{transfer['path']} ({transfer['what']}), {transfer['share']:.1%} of the {counted} without heads"
+    remarks = (*transfer["warnings"], *transfer.get("notes", ()))
+    return ". ".join((taken, *(remark.removesuffix(".") for remark in remarks))) + "."

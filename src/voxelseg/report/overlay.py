@@ -173,7 +173,7 @@ def _contour_picture(plane: Plane, labels: LabelScheme) -> Markup:
     )
     height, width = plane.step_mm
     contours = f'<g transform="scale({width:g} {height:g})">{lines}</g>'
-    return _picture(plane, _image(plane.grey, plane.step_mm) + contours, f"{plane.name} with contours")
+    return _picture(plane, embedded(plane.grey, plane.step_mm) + contours, f"{plane.name} with contours")
 
 
 def _error_picture(plane: Plane) -> Markup:
@@ -183,7 +183,7 @@ def _error_picture(plane: Plane) -> Markup:
     colours[(reference != 0) & (prediction == 0)] = _rgba(REFERENCE)
     colours[(reference == 0) & (prediction != 0)] = _rgba(PREDICTION)
     colours[(reference != 0) & (prediction != 0) & (reference != prediction)] = _rgba(CONFUSED)
-    content = _image(plane.grey // 2, plane.step_mm) + _image(colours, plane.step_mm, crisp=True)
+    content = embedded(plane.grey // 2, plane.step_mm) + embedded(colours, plane.step_mm, crisp=True)
     return _picture(plane, content, f"{plane.name} of the errors")
 
 
@@ -214,7 +214,7 @@ def _picture(plane: Plane, content: str, title: str) -> Markup:
     )
 
 
-def _image(pixels: npt.NDArray[np.uint8], step_mm: tuple[float, float], *, crisp: bool = False) -> str:
+def embedded(pixels: npt.NDArray[np.uint8], step_mm: tuple[float, float], *, crisp: bool = False) -> str:
     """SVG image of grey values (rows, columns) or RGBA (rows, columns, 4), one pixel per voxel."""
     file = io.BytesIO()
     rgba = pixels if pixels.ndim == 3 else np.dstack([pixels] * 3 + [np.full_like(pixels, 255)])

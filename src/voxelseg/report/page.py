@@ -3,11 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from voxelseg.data.labels import LabelScheme
@@ -28,11 +26,13 @@ from voxelseg.report.facts import (
     provenance_facts,
     title_of,
 )
-from voxelseg.report.overlay import CONFUSED, PREDICTION, REFERENCE, View, case_views
+from voxelseg.report.overlay import View, case_views
+from voxelseg.report.pretraining import is_pretraining, render_pretraining
 from voxelseg.report.run import LOG_FILE, Run, read_run
 from voxelseg.report.sparse import sparse_folds
 from voxelseg.report.strip import axis, length_range, ratio_range, strip
-from voxelseg.version import __version__
+from voxelseg.report.template import filled
+from voxelseg.report.transfer import fold_transfers
 
 _TEMPLATE = "report.html"
 _EXAMPLE_TITLES = {1: "The only case", 2: "Worst and best case"}
@@ -74,32 +74,26 @@ class Example:
 
 
 def write_report(run: Path, out: Path) -> Path:
-    """Write one self-contained HTML file about the run in folder `run`; returns its path.
+    """Write one self-contained HTML file about the run or the pre-training in folder `run`; returns its path.
 
     `out` is the file, or an existing folder for report.html. A run that is not finished is reported as far as it has
     come; scans that are gone are named in place of their pictures.
-    Raises DataError if `run` is no run folder or its files are damaged, VoxelsegError if `out` cannot be written.
+    Raises DataError if `run` is no such folder or its files are damaged, VoxelsegError if `out` cannot be written.
     """
     out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
-    write_text(out, render(read_run(Path(run))))
+    write_text(out, render_pretraining(Path(run)) if is_pretraining(Path(run)) else render(read_run(Path(run))))
     return out
 
 
 def render(run: Run) -> str:
     """HTML of the report."""
-    environment = Environment(
-        loader=PackageLoader("voxelseg.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     evaluation = run.evaluation
     dataset = run.info.get("dataset") or {}
     classes = _class_names(dataset, evaluation)
     plan, plan_notes = plan_facts(run)
     examples = _examples(run, evaluation, dataset) if evaluation else ()
-    return environment.get_template(_TEMPLATE).render(
+    return filled(
+        _TEMPLATE,
         name=dataset.get("name") or run.folder.name,
         subtitle=_subtitle(run),
         headline=_headline(run, evaluation),
@@ -108,6 +102,7 @@ def render(run: Run) -> str:
         curves=learning_curves(run.folds, classes),
         curve_text=_curve_text(run),
         sparse=sparse_folds(run.folds),
+        transfers=fold_transfers(run.folds),
         evaluation=evaluation,
         tables=_metric_tables(evaluation) if evaluation else (),
         volumes=_volume_rows(evaluation) if evaluation else (),
@@ -116,14 +111,11 @@ def render(run: Run) -> str:
         example_title=_EXAMPLE_TITLES.get(len(examples), "Worst, median and best case"),
         all_cases=_all_cases(run, evaluation) if evaluation else (),
         definitions=_definitions(evaluation) if evaluation else (),
-        colours={"reference": REFERENCE, "prediction": PREDICTION, "confused": CONFUSED},
         dataset=dataset_facts(run),
         plan=plan,
         plan_notes=plan_notes,
         config=config_facts(run),
         provenance=provenance_facts(run),
-        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
     )
 
 

@@ -190,11 +190,11 @@ def _fold_order(path: Path) -> tuple[int, str]:
 
 def _read_fold(folder: Path) -> Fold:
     validation = folder / VALIDATION_FOLDER
-    log = _read_log(folder / LOG_FILE)
+    log = read_events(folder / LOG_FILE)
     scored = (validation / SUMMARY_FILE).is_file()
     return Fold(
         name=folder.name.removeprefix("fold_"),
-        epochs=_epochs(log),
+        epochs=last_epochs(log),
         evaluation=read_evaluation(validation, remedy=_SCORES_REMEDY) if scored else None,
         files=_read_pairs(validation / PAIRS_FILE),
         topology=_topology(log),
@@ -202,7 +202,7 @@ def _read_fold(folder: Path) -> Fold:
     )
 
 
-def _read_log(path: Path) -> list[Mapping[str, Any]]:
+def read_events(path: Path) -> list[Mapping[str, Any]]:
     """The events of a log, none if there is no log; a line that was cut off when training was killed is left out."""
     events: list[Mapping[str, Any]] = []
     if path.is_file():
@@ -216,7 +216,7 @@ def _read_log(path: Path) -> list[Mapping[str, Any]]:
     return events
 
 
-def _epochs(log: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def last_epochs(log: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """The epochs in order; of one that was trained again after a restart the last line counts."""
     epochs = {one["epoch"]: one for one in log if one.get("event") == "epoch" and isinstance(one.get("epoch"), int)}
     return tuple(epochs[epoch] for epoch in sorted(epochs))

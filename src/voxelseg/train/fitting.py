@@ -20,6 +20,8 @@ from voxelseg.ops.allocator import keep_freed_memory
 from voxelseg.patches.loader import PatchSource
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop.config import LoopConfig
+from voxelseg.train.loop.segmentation import segmentation_trainer
 from voxelseg.train.loop.stage import (
     SMALL_KERNEL_FILE,
     SMALL_KERNEL_STATE_FILE,
@@ -111,7 +113,7 @@ class FoldTraining:
                 self.run.config.transfer,
                 plan=self.run.plan,
                 labels=self.run.dataset.labels,
-                held_out={case: _input_sha256(self.stored[case]) for case in self.run.splits[self.fold].validation},
+                held_out={case: input_sha256(self.stored[case]) for case in self.run.splits[self.fold].validation},
             )
             if self.processes.is_main:
                 write_json(self.folder / TRANSFER_FILE, dataclasses.asdict(report))
@@ -138,7 +140,7 @@ class FoldTraining:
         """The model at the end of a stage of the length in `config`; `earlier` is the record of the stages before."""
         run = self.run
         prepare_torch(config, run.device, run.seed)
-        trainer = Trainer(
+        trainer = segmentation_trainer(
             network(),
             config,
             patch_source(run, self.fold, self.stored),
@@ -157,10 +159,10 @@ class FoldTraining:
         trainer.fit()
         return self._checkpoint(trainer, earlier)
 
-    def _keep_best(self, trainer: Trainer, earlier: Sequence[Mapping[str, Any]]) -> None:
+    def _keep_best(self, trainer: Trainer[Network], earlier: Sequence[Mapping[str, Any]]) -> None:
         save_checkpoint(self.run.best_file(self.fold), self._checkpoint(trainer, earlier))
 
-    def _checkpoint(self, trainer: Trainer, earlier: Sequence[Mapping[str, Any]]) -> Checkpoint:
+    def _checkpoint(self, trainer: Trainer[Network], earlier: Sequence[Mapping[str, Any]]) -> Checkpoint:
         run, stage = self.run, trainer.stage
         options: dict[str, Any] = dataclasses.asdict(trainer.result.config)  # type: ignore[call-overload]
         counts = {
@@ -180,7 +182,7 @@ class FoldTraining:
                 "torch": torch.__version__,
                 "run": read_json(run.folder / RUN_FILE),
                 "fold": self.fold,
-                "train_cases_sha256": {case: _input_sha256(self.stored[case]) for case in run.splits[self.fold].train},
+                "train_cases_sha256": {case: input_sha256(self.stored[case]) for case in run.splits[self.fold].train},
                 "epochs": stage.epochs + counts["epochs"],
                 "steps": stage.steps + counts["steps"],
                 "training_s": stage.elapsed_s + counts["training_s"],
@@ -194,7 +196,8 @@ class FoldTraining:
         if self.run.config.transfer.init is None:
             return None
         report = read_json(self.folder / TRANSFER_FILE)
-        return {key: report[key] for key in ("path", "checksum", "what", "share", "warnings", "seen_sha256")}
+        kept = ("path", "checksum", "what", "share", "warnings", "seen_sha256", "seen_unlabelled_sha256")
+        return {key: report[key] for key in kept if key in report}
 
 
 def refuse_other_models(found: Checkpoint, run: Run, fold: int) -> None:
@@ -223,7 +226,7 @@ def patch_source(run: Run, fold: int, stored: Mapping[str, StoredCase]) -> Patch
     )
 
 
-def prepare_torch(config: TrainConfig, device: torch.device, seed: int) -> None:
+def prepare_torch(config: LoopConfig, device: torch.device, seed: int) -> None:
     """Settings of the whole process: allocator, threads, determinism, seeds of libraries that draw globally."""
     keep_freed_memory()
     if config.threads:
@@ -252,6 +255,6 @@ def _part_of_progress(
     return show_part
 
 
-def _input_sha256(case: StoredCase) -> list[str]:
+def input_sha256(case: StoredCase) -> list[str]:
     """Checksums of the files that a stored case was made from: its images, then its label map."""
     return [str(one["sha256"]) for one in read_json(case.folder / "case.json")["inputs"]]

@@ -71,12 +71,13 @@ def _train(training: FoldTraining) -> Path:
     except (RuntimeError, MemoryError) as error:
         if not memory_ran_out(error):
             raise
-        raise VoxelsegError(f"{training.folder}: {_memory_message(error, run.device)}") from error
+        raise VoxelsegError(f"{training.folder}: {memory_message(error, run.device)}") from error
     training.processes.from_main(lambda: save_checkpoint(model_path, model))
     return model_path
 
 
-def _memory_message(error: Exception, device: torch.device) -> str:
+def memory_message(error: Exception, device: torch.device) -> str:
+    """What to say of a training for which the memory of its device did not suffice."""
     what = "the GPU's memory" if device.type == "cuda" else "the memory"
     wanted = re.search(r"tried to allocate [\d.]+ \w+", str(error), re.IGNORECASE)
     detail = f" ({wanted[0].lower()})" if wanted else ""

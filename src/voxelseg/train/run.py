@@ -8,13 +8,8 @@ RUN/fold_K/         model.safetensors, best.safetensors, training_state.pt, log.
 """
 
 import dataclasses
-import platform
-import shlex
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +25,18 @@ from voxelseg.nets.network import Levels
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import fitting_patch
-from voxelseg.train.config import RunConfig
+from voxelseg.train.config import NetworkConfig, RunConfig
+from voxelseg.train.record import MAY_CHANGE, differences, made_with, refuse_others
 from voxelseg.train.sparse.settings import make_sparse, sparsity_option
 from voxelseg.train.start.origin import origin_checksums
-from voxelseg.version import __version__
 
 RUN_FILE = "run.json"
 SPLITS_FILE = "splits.json"
 PLAN_FILE = "plan.json"
-_LIBRARIES = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "blosc2", "batchgeneratorsv2")
-MAY_CHANGE = (
-    "config.train.workers",
-    "config.train.threads",
-    "config.train.tensorboard",
-    "config.predict",
-    "plan.notes",
-)
+_MAY_CHANGE = (*MAY_CHANGE, "config.predict")
 """What another call may set otherwise for a run that is there: the weights depend on it by rounding at most."""
 _ORDERED = ("config.transfer.lr_factors",)
 """Of several patterns that fit the last one counts."""
-_MOST_LISTED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +73,7 @@ class Run:
         return build_network(self.model, self.dataset, config, self.plan)
 
 
-def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | None = None) -> Network:
+def build_network(model: str, dataset: Dataset, config: NetworkConfig, plan: Plan | None = None) -> Network:
     """Network for the channels and classes of `dataset` with the options of `config`.
 
     One whose topology follows the data takes it from `plan`, or keeps its own without; one for a single input size
@@ -99,12 +86,12 @@ def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | 
             f"{model} tells classes apart that exclude each other, and those here are regions that may overlap. "
             "`voxelseg models` lists others."
         )
-    if config.train.dice_background and dataset.labels.has_regions:
+    if config.dice_background and dataset.labels.has_regions:
         raise ConfigError("train.dice_background: regions have no background. Give --set train.dice_background=false.")
     known = {field.name for field in dataclasses.fields(entry.config)}
     options: dict[str, Any] = {}
     if "deep_supervision" in known:
-        options["deep_supervision"] = config.train.deep_supervision
+        options["deep_supervision"] = config.deep_supervision
     if config.train.checkpointing is not None:
         options["checkpointing"] = _checkpointing(model, config, known)
     if plan is not None and "image_size" in known:
@@ -125,7 +112,7 @@ def build_network(model: str, dataset: Dataset, config: RunConfig, plan: Plan | 
     return network
 
 
-def _checkpointing(model: str, config: RunConfig, known: Collection[str]) -> bool:
+def _checkpointing(model: str, config: NetworkConfig, known: Collection[str]) -> bool:
     """The setting, if the network has such an option and the user's model options agree; else ConfigError."""
     wanted = config.train.checkpointing
     assert wanted is not None
@@ -139,12 +126,12 @@ def _checkpointing(model: str, config: RunConfig, known: Collection[str]) -> boo
     return wanted
 
 
-def _user_options(model: str, config: RunConfig) -> dict[str, Any]:
+def _user_options(model: str, config: NetworkConfig) -> dict[str, Any]:
     """The network's options in `config`, with the size that its kernels grow to.
 
     ConfigError if kernels are to grow in a network that has no option for their size, or from an impossible one.
     """
-    entry, growth = find_network(model), config.train.grow_kernel
+    entry, growth = find_network(model), config.grow_kernel
     given = dict(config.model)
     if hasattr(entry.config, "plan_options") and given.get("strides", ()) is None:
         del given["strides"]  # null: the plan's, or the network's own before there is a plan
@@ -159,7 +146,7 @@ def _user_options(model: str, config: RunConfig) -> dict[str, Any]:
     return {"kernel_size": growth[1], **given}
 
 
-def topology_options(model: str, config: RunConfig, strides: Levels, kernels: Levels) -> dict[str, Any]:
+def topology_options(model: str, config: NetworkConfig, strides: Levels, kernels: Levels) -> dict[str, Any]:
     """Options that the network takes from a plan with these strides and kernels; none if its topology is its own.
 
     Strides of the user are kept with all that goes with them, and so is what comes level by level; one kernel size
@@ -197,7 +184,7 @@ def open_run(
     """Start a run in `folder`, or continue the one that is there.
 
     Raises ConfigError naming what differs if the folder holds a run with another model, configuration, plan, seed, data
-    set or folds. The settings in `MAY_CHANGE` may differ: the record then gets the new ones.
+    set or folds. Workers, threads, TensorBoard and `predict` may differ: the record then gets the new ones.
     """
     identity = {
         "model": model,
@@ -214,39 +201,24 @@ def open_run(
         },
     }
     with locked(folder, wait=True):
-        record = folder / RUN_FILE
-        if record.is_file():
-            stored = read_json(record, remedy="Choose another --out.")
-            differing = _differences({key: stored.get(key) for key in identity}, identity)
+        path = folder / RUN_FILE
+        if path.is_file():
+            stored = read_json(path, remedy="Choose another --out.")
+            known = {key: stored.get(key) for key in identity}
+            differing = differences(known, identity, may_change=_MAY_CHANGE, ordered=_ORDERED)
             if not differing and read_splits(folder / SPLITS_FILE, dataset.cases) != splits:
                 differing = [f"the folds are not those of {SPLITS_FILE}"]
             if not differing and stored.get("fingerprint") != fingerprint.model_dump(mode="json"):
                 differing = ["the scans or label maps have changed since"]
-            if differing:
-                more = f"; and {len(differing) - _MOST_LISTED} more" if len(differing) > _MOST_LISTED else ""
-                raise ConfigError(
-                    f"{folder}: holds a run with other settings ({'; '.join(differing[:_MOST_LISTED])}{more}). "
-                    "Choose another --out, or the same settings to continue it."
-                )
+            refuse_others(folder, differing)
             current = {"config": identity["config"], "init": _origins(config, stored.get("init", {}))}
             if {key: stored.get(key) for key in current} != current:
-                write_json(record, {**stored, **current})
+                write_json(path, {**stored, **current})
         else:
             write_splits(folder / SPLITS_FILE, splits)
             plan.write(folder / PLAN_FILE)
-            write_json(
-                record,
-                {
-                    "command": shlex.join(["voxelseg", *sys.argv[1:]]),
-                    "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "voxelseg": __version__,
-                    "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
-                    "device": _device_name(device),
-                    **identity,
-                    "init": _origins(config, {}),
-                    "fingerprint": fingerprint.model_dump(mode="json"),
-                },
-            )
+            init, measured = _origins(config, {}), fingerprint.model_dump(mode="json")
+            write_json(path, {**made_with(device), **identity, "init": init, "fingerprint": measured})
     return Run(
         folder=folder, dataset=dataset, plan=plan, splits=splits, model=model, config=config, seed=seed, device=device
     )
@@ -256,23 +228,3 @@ def _origins(config: RunConfig, known: Mapping[str, str]) -> dict[str, str]:
     """Checksums of the files that folds may start from, by name, those of `known` as they were."""
     init = config.transfer.init
     return dict(known) if init is None else {**origin_checksums(init, known), **known}
-
-
-def _differences(stored: Any, wanted: Any, path: str = "") -> list[str]:
-    if path in MAY_CHANGE:
-        return []
-    if path in _ORDERED and stored == wanted and list(stored) != list(wanted):
-        return [f"{path} was in the order {', '.join(stored)}, now {', '.join(wanted)}"]
-    if isinstance(stored, Mapping) and isinstance(wanted, Mapping):
-        return [
-            difference
-            for key in sorted({*stored, *wanted})
-            for difference in _differences(stored.get(key), wanted.get(key), f"{path}.{key}" if path else key)
-        ]
-    return [] if stored == wanted else [f"{path} was {stored!r}, now {wanted!r}"]
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"

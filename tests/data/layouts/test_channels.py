@@ -1,6 +1,9 @@
 from pathlib import Path
 
-from voxelseg.data.layouts.channels import channel_name, channel_of, group_files
+import pytest
+
+from voxelseg.data.layouts.channels import cases_of_files, channel_name, channel_of, group_files
+from voxelseg.errors import DataError
 
 
 def grouped(*stems, known=()):
@@ -29,3 +32,11 @@ def test_a_known_case_may_lack_its_first_channel_and_end_in_digits_itself():
         "b_0001": ["b_0001"],
         "b_0002": ["b_0002"],
     }
+
+
+def test_files_of_a_folder_become_cases():
+    files = [Path("b.nrrd"), Path("a_0001.nii.gz"), Path("a_0000.nii.gz")]
+    found = [(case.id, [file.name for file in case.images], case.label) for case in cases_of_files(files)]
+    assert found == [("a", ["a_0000.nii.gz", "a_0001.nii.gz"], None), ("b", ["b.nrrd"], None)]
+    with pytest.raises(DataError, match=r"cannot tell which files make a scan: a_0000.nii, a_0002.nii"):
+        cases_of_files([Path("x/a_0000.nii"), Path("x/a_0002.nii")])

@@ -208,3 +208,20 @@ def test_patients_and_faults_of_test_cases(folder):
     dataset = read_dataset(write(folder, json.dumps(content), "list.json"))
     assert [(case.id, case.patient) for case in dataset.test_cases] == [("b", "ben")]
     assert codes(dataset) == [("gone", "warning", "missing-image")]
+
+
+@pytest.mark.parametrize("name", ["scans.csv", "scans.json"])
+def test_without_labels_a_list_of_images_is_enough(tiny, name):
+    data = tiny(2)
+    (data.root / "dataset.json").unlink()
+    images = [f"imagesTr/{case}_0001.nii.gz" for case in data.ids]
+    rows = "\n".join(["image", *images])
+    (data.root / name).write_text(rows if name.endswith("csv") else json.dumps([{"image": image} for image in images]))
+    scans = read_dataset(data.root / name, labelled=False)
+    assert [(case.images[0].name, case.label) for case in scans.cases] == [
+        ("case_00_0001.nii.gz", None),
+        ("case_01_0001.nii.gz", None),
+    ]
+    assert (scans.channels, scans.labelled) == (("channel_0",), False)
+    with pytest.raises(DataError):
+        read_dataset(data.root / name)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -115,3 +116,16 @@ def test_hippocampus(shared_data):
     dataset = read_dataset(shared_data / "msd_hippocampus")
     assert (len(dataset.cases), dataset.channels, dataset.labels.names) == (208, ("MRI",), ("Anterior", "Posterior"))
     assert dataset.cases[0].id == dataset.cases[0].patient == "hippocampus_003"
+
+
+def test_without_labels_only_the_list_of_scans_is_needed(tiny_msd, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(tiny_msd, root)
+    shutil.rmtree(root / "labelsTr")
+    content = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps({key: content[key] for key in ("training", "test")}))
+    with pytest.raises(DataError, match="'modality' is missing"):
+        read_dataset(root)
+    scans = read_dataset(root, labelled=False)
+    assert [case.label for case in (*scans.cases, *scans.test_cases)] == [None] * 6
+    assert (scans.channels, scans.labelled) == (("channel_0",), False)

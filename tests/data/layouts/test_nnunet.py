@@ -179,3 +179,17 @@ def test_problems_of_the_whole_set_are_listed_without_a_case(tiny):
     data.describe(file_ending=".mha")
     with pytest.raises(DataError, match=r"\n  imagesTr/case_00_0000.nii.gz: not named"):
         read_dataset(data.root)
+
+
+def test_without_labels_neither_label_maps_nor_class_names_are_needed(tiny):
+    data = tiny(2)
+    data.describe(labels=None)
+    data.label("case_00").unlink()
+    with pytest.raises(DataError, match="'labels' is missing"):
+        read_dataset(data.root)
+    scans = read_dataset(data.root, labelled=False)
+    assert [(case.id, len(case.images), case.label) for case in scans.cases] == [
+        ("case_00", 2, None),
+        ("case_01", 2, None),
+    ]
+    assert (scans.channels, scans.labelled) == (("CT", "PET"), False)

@@ -214,3 +214,15 @@ def test_a_fault_in_labels_json_names_the_file_once(pairs):
 def test_the_current_folder_has_a_name(pairs, monkeypatch):
     monkeypatch.chdir(pairs)
     assert read_dataset(".").name == pairs.name
+
+
+def test_without_labels_scans_need_no_partner_and_labels_are_not_read(tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.diag([1.0, 2.0, 3.0, 1.0]))
+        nibabel.save(image, tmp_path / "images" / f"{name}.nii.gz")
+    (tmp_path / "labels" / "a.nii.gz").write_bytes(b"damaged")
+    scans = read_dataset(tmp_path, labelled=False)
+    assert [(case.id, case.label) for case in scans.cases] == [("a", None), ("b", None)]
+    assert not scans.labelled

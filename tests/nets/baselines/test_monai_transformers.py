@@ -41,6 +41,16 @@ def test_three_channels_give_logits_of_the_input_size_and_gradients_reach_all_th
     assert {key for key, parameter in model.named_parameters() if not parameter.requires_grad} == unused
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("unetr", {}), ("swin_unetr", {}), ("swin_unetr", {"residual_conv": True})]
+)
+def test_run_part_by_part_they_are_monais_networks(name, options):
+    model = tiny(name, **options).eval()
+    x = torch.randn(2, 1, *(model.image_size or (32, 32, 64)))
+    with torch.no_grad():
+        assert torch.equal(model(x), model.network(x))
+
+
 def test_a_unetr_takes_the_size_that_it_was_built_for():
     with torch.device("meta"):
         model = tiny("unetr")

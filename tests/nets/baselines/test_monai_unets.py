@@ -69,6 +69,28 @@ def test_the_encoder_is_the_way_down(name):
     assert all(any(key.startswith(part) for key in names) for part in parts)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [*((name, {}) for name in TINY), ("unet3d_residual", {"residual_units": 0})]
+)
+def test_run_part_by_part_they_are_monais_networks(name, options):
+    model = tiny(name, **options).eval()
+    x = torch.randn(2, 1, *(factor * step for factor, step in zip((3, 1, 2), model.divisor, strict=True)))
+    with torch.no_grad():
+        theirs = model.network(x)
+        assert torch.equal(model(x), theirs[-1] if isinstance(theirs, list) else theirs)
+        features = model.features(x)
+        assert torch.equal(model.classify(features), model(x))
+    assert features.shape == (2, model.feature_channels, *x.shape[2:])
+
+
+def test_a_network_of_residual_units_has_as_many_features_as_classes():
+    for units in (0, 1):
+        model = tiny("unet3d_residual", residual_units=units, num_classes=5)
+        features = model.features(torch.randn(1, 1, 12, 4, 8))
+        assert features.shape == (1, 5, 12, 4, 8)
+        assert torch.equal(model.classify(features), features) == (units == 0)  # nothing comes after them
+
+
 def test_nested_unets_have_heads_only_with_deep_supervision_and_the_deepest_comes_first():
     supervised, plain = tiny("unetpp", deep_supervision=True).eval(), tiny("unetpp").eval()
     x = torch.randn(1, 1, 48, 16, 32)

@@ -9,6 +9,7 @@ from voxelseg.errors import ConfigError, VoxelsegError
 from voxelseg.nets import create_model
 from voxelseg.nets.kernel_masks import sparse_weights
 from voxelseg.train.loop.state import STATE_FILE
+from voxelseg.train.loop.step import moved
 from voxelseg.train.loop.trainer import MOST_OVERFLOWS
 from voxelseg.train.sparse.settings import SparseConfig
 
@@ -212,3 +213,11 @@ def test_a_network_that_cannot_be_compiled_is_refused_with_the_remedy(prepared, 
     monkeypatch.setattr(torch, "compile", failing)
     with pytest.raises(ConfigError, match=r"train.compile: .*no compiler found\).*another --out without it"):
         prepared.trainer(tmp_path, compile=True).fit()
+
+
+def test_nested_tensors_are_moved_to_the_device():
+    batch = {"image": torch.zeros(2), "parts": (torch.ones(1), [torch.ones(3)])}
+    found = moved(batch, torch.device("meta"))
+    assert found["image"].device.type == found["parts"][0].device.type == found["parts"][1][0].device.type == "meta"
+    image, target = moved((torch.zeros(1), torch.ones(2)), torch.device("cpu"))
+    assert (image.tolist(), target.tolist()) == ([0.0], [1.0, 1.0])

@@ -8,7 +8,6 @@ from watching import Clock, events, same, weights_of
 
 from voxelseg.errors import ConfigError, StoppedError, VoxelsegError
 from voxelseg.patches.augmentation import AugmentationConfig
-from voxelseg.patches.loader import cases_of
 from voxelseg.train.loop.trainer import SAVE_EVERY_S
 
 # ---------------------------------------------------------------------------------------------------------- epochs
@@ -275,7 +274,7 @@ def test_a_training_that_diverges_stops_with_the_reason_and_keeps_the_last_good_
     trainer.on_progress = spoil
     reason = "loss became nan in step 4" if where == "loss" else "gradients' norm became (nan|inf) in step 4"
     # The batch of step 4 are the samples 6 and 7.
-    cases = ", ".join(sorted(set(cases_of(trainer.source, [6, 7]))))
+    cases = ", ".join(sorted(set(trainer.source.cases_of([6, 7]))))
     with pytest.raises(
         VoxelsegError,
         match=rf"{reason} \(cross entropy .*, Dice .*; patches of {cases}\); the last good state is kept.*"

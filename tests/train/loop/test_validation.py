@@ -27,7 +27,9 @@ class Constant(Network):
 
 def validation(prepared, count=3, seed=1):
     cases = list(prepared.stored.values())[:2]
-    return RunningValidation(cases, count=count, patch_size=(16, 16, 8), labels=prepared.dataset.labels, seed=seed)
+    return RunningValidation(
+        cases, count=count, patch_size=(16, 16, 8), labels=prepared.dataset.labels, loss=DiceCrossEntropy(), seed=seed
+    )
 
 
 def test_places_are_the_same_each_time_and_take_the_cases_in_turn(prepared):
@@ -39,14 +41,16 @@ def test_places_are_the_same_each_time_and_take_the_cases_in_turn(prepared):
 
 def test_no_patches_where_none_are_asked_for_or_no_case_is_held_out(prepared):
     assert validation(prepared, count=0).places == []
-    empty = RunningValidation([], count=3, patch_size=(8, 8, 8), labels=prepared.dataset.labels, seed=0)
+    empty = RunningValidation(
+        [], count=3, patch_size=(8, 8, 8), labels=prepared.dataset.labels, loss=DiceCrossEntropy(), seed=0
+    )
     assert empty.places == []
 
 
 def test_dice_of_a_network_that_says_ball_everywhere_follows_from_the_ball_s_share(prepared):
     running = validation(prepared)
     network = Constant(3, answer=1)
-    loss, dice = running(network, DiceCrossEntropy(), device=CPU)
+    loss, dice = running(network, device=CPU)
     targets = torch.cat([target for _, target in running._patches()])
     ball = int((targets == 1).sum())
     assert dice["ball"] == pytest.approx(2 * ball / (targets.numel() + ball))
@@ -56,7 +60,7 @@ def test_dice_of_a_network_that_says_ball_everywhere_follows_from_the_ball_s_sha
 
 def test_the_network_is_left_with_its_deep_supervision(prepared):
     network = Constant(3, answer=0)
-    validation(prepared)(network, DiceCrossEntropy(), device=CPU)
+    validation(prepared)(network, device=CPU)
     assert network.deep_supervision
     assert not network.training
 

@@ -21,6 +21,7 @@ from voxelseg.patches.loader import PatchSource
 from voxelseg.patches.sampler import Sampling
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop.segmentation import segmentation_trainer
 from voxelseg.train.loop.trainer import Trainer
 from voxelseg.train.machines.distributed import Processes, joined
 from voxelseg.train.sparse.settings import SparseConfig
@@ -66,7 +67,7 @@ def trainer(name, data: Path, store: Path, out: Path, processes: Processes) -> T
     )
     if processes.is_main:
         (out / name).mkdir(parents=True, exist_ok=True)
-    return Trainer(
+    return segmentation_trainer(
         network,
         TrainConfig(**settings),
         source,

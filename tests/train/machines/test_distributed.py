@@ -289,4 +289,4 @@ def test_sigterm_stops_all_processes_after_a_step_and_the_same_command_goes_on(t
 def test_other_commands_are_not_for_several_processes(tiny_msd):
     code, printed = run(2, "-m", "voxelseg", "check", tiny_msd)
     assert code != 0
-    assert "error: torchrun is for `voxelseg train`. Run `voxelseg check` without it." in printed
+    assert "torchrun is for `voxelseg train` and `voxelseg pretrain`. Run `voxelseg check` without it." in printed

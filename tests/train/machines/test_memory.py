@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from voxelseg.errors import ConfigError
+from voxelseg.errors import ConfigError, VoxelsegError
 from voxelseg.nets import Network, create_model
 from voxelseg.ops.dispatch import plain_forms
 from voxelseg.train.config import TrainConfig, build_config
@@ -93,6 +93,19 @@ def test_twice_the_width_takes_about_twice_the_memory():
         for width in (4, 8)
     )
     assert 1.8 < wide / narrow < 2.2
+
+
+class TooLarge(TwoLayers):
+    """Asks for more memory than there is."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(torch.empty((1, 1, 2**15, 2**15, 2**15)))
+
+
+def test_memory_that_runs_out_while_a_patch_is_measured_is_told(prepared, monkeypatch):
+    monkeypatch.setattr("voxelseg.train.machines.memory.build_network", lambda *_: TooLarge())
+    with pytest.raises(VoxelsegError, match="the memory ran out while a small patch showed what unet_s takes"):
+        plan_limits("unet_s", prepared.dataset, build_config([]), CPU)
 
 
 def test_the_budget_bounds_the_voxels_of_a_step(prepared):

@@ -53,6 +53,19 @@ def test_kernels_that_are_larger_along_one_axis_are_refused():
     assert matches.refused["larger kernels"] == ["encoder.0.0.depthwise.weight", "decoder.0.0.depthwise.weight"]
 
 
+def test_only_what_was_pre_trained_is_missed_and_counted():
+    network = create_model("mednext_xs", num_classes=2, **MEDNEXT)
+    weights = {name: value for name, value in network.state_dict().items() if name.startswith(("stem.", "encoder.0."))}
+    part = {*weights, "down.0.norm.weight"}
+    matches, found = outcomes(network, weights, part=part)
+    assert found["matched"] == weights.keys()
+    assert found["missing"] == {"down.0.norm.weight"}
+    assert found["fresh_heads"] == {"heads.0.weight", "heads.0.bias"}
+    assert found["untrained"] == network.state_dict().keys() - part - found["fresh_heads"]
+    taken = sum(value.numel() for value in weights.values())
+    assert matches.share == pytest.approx(taken / (taken + 2))  # two channels have a weight of the norm each
+
+
 def test_averaged_channels_respond_to_equal_channels_as_before():
     weight = torch.tensor([[[1.0], [3.0]]])  # one output, two inputs, one tap: 1 x + 3 x = 4 x
     assert average_channels(weight, 4).tolist() == [[[1.0]] * 4]  # 4 times 1 x

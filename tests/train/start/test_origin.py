@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from voxelseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from voxelseg.data.labels import parse_labels
+from voxelseg.data.labels import NO_LABELS, parse_labels
 from voxelseg.errors import CheckpointError, ConfigError
 from voxelseg.nets import create_model
 from voxelseg.train.start.origin import (
@@ -17,6 +17,7 @@ from voxelseg.train.start.origin import (
     read_origin,
     same_classes,
     seen_inputs,
+    seen_without_labels,
 )
 
 MEDNEXT = {"width": 2, "blocks": 1}
@@ -93,7 +94,8 @@ def test_a_model_of_ours_is_read_with_what_is_known_of_it(model_file):
     origin = read_origin(model_file, model="mednext_xs")
     assert (origin.what, origin.kind) == ("mednext_xs", None)
     assert origin.checksum == load_checkpoint(model_file).fingerprint()
-    assert seen_inputs(origin.checkpoint.provenance) == {"scan a", "scan b", "scan c", "no label"}
+    assert seen_inputs(origin).labelled == {"scan a", "scan b", "scan c", "no label"}
+    assert not seen_inputs(origin).unlabelled
 
 
 def test_weights_of_the_authors_get_our_names(tmp_path):
@@ -128,11 +130,15 @@ def test_images_of_another_kind_are_named(model_file, prepared):
     assert "--set plan.spacing_mm=[2,1,1.5]" in words
     (words,) = differences(origin, prepared.plan.changed(channels=("CT",)))
     assert words == "Trained on the channels MRI, here CT."
+    assert differences(origin, prepared.plan.changed(channels=("channel_0",))) == []  # a folder that names none
     window = {"kind": "ct", "window": (0, 1), "mean": 0, "std": 1}
     (words,) = differences(origin, prepared.plan.changed(normalization=(window,)))
     assert words == "Trained on intensities normalised by zscore, here by ct."
     (words,) = differences(origin, prepared.plan.changed(axes=(1, 0, 2)))
-    assert "[0,1,2] as D, H, W, here [1,0,2]" in words
+    assert (
+        words
+        == "Trained with canonical axes [0,1,2] as D, H, W, here [1,0,2]. --set plan.axes=[0,1,2] takes over theirs."
+    )
 
 
 def test_classes_are_the_same_only_with_the_same_names_and_values(model_file, prepared):
@@ -147,3 +153,55 @@ def test_held_out_cases_that_were_trained_on_are_named(model_file):
     (words,) = leaks(origin, held_out)  # an empty label map of the same bytes says nothing
     assert "2 of 3 held-out cases were among those that the weights were trained on (b, c)" in words
     assert leaks(origin, {"new": ["scan d", "no label"]}) == []
+
+
+@pytest.fixture
+def pretrained_file(model_file):
+    """What a pre-training left that began with that model and saw scan d besides, in slices along D."""
+    found = load_checkpoint(model_file)
+    path = model_file.parents[2] / "pre" / "model.safetensors"
+    pretraining = {"method": "simclr", "num_classes": 14, "trained": "encoder", "slice_axis": 0}
+    provenance = {"train_cases_sha256": {"d": ["scan d"]}, "transfer": {"seen_sha256": ["scan a"]}}
+    left = dataclasses.replace(found, pretraining=pretraining, labels=NO_LABELS, provenance=provenance)
+    save_checkpoint(path, left)
+    return path
+
+
+def test_the_folder_of_a_pre_training_is_its_file_for_every_fold(pretrained_file):
+    assert origin_file(str(pretrained_file.parent), 3) == pretrained_file
+    assert origin_checksums(str(pretrained_file.parent)).keys() == {"model.safetensors"}
+
+
+def test_what_a_pre_training_left_says_how_it_was_made_and_knows_no_classes(pretrained_file, prepared):
+    origin = read_origin(pretrained_file, model="mednext_xs")
+    assert origin.what == "mednext_xs, pre-trained by simclr, the encoder only"
+    assert same_classes(origin, prepared.dataset.labels)  # its shapes decide
+
+
+def test_other_axes_are_named_with_the_slices_that_were_learnt_from(pretrained_file, prepared):
+    origin = read_origin(pretrained_file, model="mednext_xs")
+    (words,) = differences(origin, prepared.plan.changed(axes=(1, 0, 2)))
+    assert "here [1,0,2]; the slices that it learnt from follow one another along D there, along H here." in words
+    (words,) = differences(origin, prepared.plan.changed(axes=(0, 2, 1)))
+    assert "slices" not in words  # D is the same axis
+
+
+def test_scans_that_were_seen_without_labels_are_a_note_and_no_leak(pretrained_file):
+    origin = read_origin(pretrained_file, model="mednext_xs")
+    held_out = {"a": ["scan a", "label"], "d": ["scan d", "label"], "e": ["scan e", "label"]}
+    assert seen_inputs(origin).unlabelled == {"scan d"}
+    (warning,) = leaks(origin, held_out)
+    assert "1 of 3 held-out cases were among those that the weights were trained on (a)" in warning
+    (note,) = seen_without_labels(origin, held_out)
+    assert "The scans of 1 of 3 held-out cases were pre-trained on (d): without their labels" in note
+    assert seen_without_labels(origin, {"e": ["scan e"]}) == []
+
+
+def test_what_a_pre_training_saw_is_remembered_by_what_started_from_it(pretrained_file, model_file):
+    found = load_checkpoint(model_file)
+    report = {"seen_sha256": ["scan a"], "seen_unlabelled_sha256": ["scan d", "scan b"]}
+    save_checkpoint(model_file, dataclasses.replace(found, provenance={**found.provenance, "transfer": report}))
+    origin = read_origin(model_file, model="mednext_xs")
+    assert seen_inputs(origin).unlabelled == {"scan d", "scan b"}
+    assert seen_without_labels(origin, {"b": ["scan b"]}) == []  # its labels were seen later: a leak, and said as one
+    assert len(leaks(origin, {"b": ["scan b"]})) == 1

@@ -5,15 +5,17 @@ import torch
 from safetensors.torch import load_file
 
 from voxelseg.checkpoint import Checkpoint, save_checkpoint
-from voxelseg.data.labels import parse_labels
+from voxelseg.data.labels import NO_LABELS, parse_labels
 from voxelseg.errors import CheckpointError
 from voxelseg.nets import create_model
 from voxelseg.nets.official import convert
+from voxelseg.nets.parts import part_tensors
 from voxelseg.train.start.origin import Origin, read_origin
 from voxelseg.train.start.transfer import TransferConfig, initial_weights
 from voxelseg.train.start.upkern import interpolate_kernel
 
 LABELS = parse_labels({"background": 0, "ball": 1, "rod": 2})
+UNET = {"width": 2, "strides": (1, 2)}
 ULKANET = {"dims": (4, 6), "depths": (1, 1), "mlp_ratios": (2, 2)}
 SMALL = {
     "mednext_s": {"width": 2, "blocks": 1, "deep_supervision": True},
@@ -27,7 +29,8 @@ SMALL = {
 
 def build(name="mednext_s", *, seed=0, in_channels=1, num_classes=3, **options):
     torch.manual_seed(seed)
-    return create_model(name, in_channels=in_channels, num_classes=num_classes, **{**SMALL[name], **options})
+    settings = {**SMALL, "unet_s": UNET}[name]
+    return create_model(name, in_channels=in_channels, num_classes=num_classes, **{**settings, **options})
 
 
 def origin_of(network, name, prepared, folder, *, labels=LABELS, plan=None):
@@ -47,9 +50,38 @@ def origin_of(network, name, prepared, folder, *, labels=LABELS, plan=None):
     return read_origin(path, model=name)
 
 
+def pretrained_origin(network, name, prepared, folder, *, part="all", num_classes=14, **changes):
+    """What a pre-training of a part of `network` left, read as what a training starts from."""
+    names = part_tensors(network, part)
+    options = dataclasses.asdict(network.config)
+    path = folder / "pretrained.safetensors"
+    checkpoint = Checkpoint(
+        **{
+            "weights": {key: value for key, value in network.state_dict().items() if key in names},
+            "model": name,
+            "model_options": {key: options[key] for key in options if key not in ("in_channels", "num_classes")},
+            "plan": prepared.plan,
+            "labels": NO_LABELS,
+            "file_ending": ".nii.gz",
+            "provenance": {"train_cases_sha256": {"a": ["scan a"]}},
+            "pretraining": {"method": "simmim", "num_classes": num_classes, "trained": part, "slice_axis": 0},
+        }
+        | changes
+    )
+    save_checkpoint(path, checkpoint)
+    return read_origin(path, model=name)
+
+
 def start(network, origin, prepared, *, labels=LABELS, held_out=None, **config):
     settings = TransferConfig(init=str(origin.path), **config)
     return initial_weights(network, origin, settings, plan=prepared.plan, labels=labels, held_out=held_out)
+
+
+def depending_on_classes(source, target):
+    """Tensors of layers whose shapes differ between two networks, the counts of batches of their norms among them."""
+    own, other = source.state_dict(), target.state_dict()
+    layers = {key.rpartition(".")[0] for key in own if own[key].shape != other[key].shape}
+    return {key for key in own if key.rpartition(".")[0] in layers}
 
 
 def equal(first, second, names):
@@ -83,8 +115,10 @@ def test_heads_for_other_classes_start_fresh_and_all_else_is_taken(prepared, tmp
     labels = parse_labels({"background": 0, "ball": 1, "rod": 2, "cube": 3})
     report = start(target, origin_of(source, name, prepared, tmp_path), prepared, labels=labels)
     if heads is None:  # the width of LoGoNet's last layers is the number of classes
-        heads = {key for key, value in fresh.items() if value.shape != source.state_dict()[key].shape}
-        assert {key.split(".")[-1] for key in heads} == {"weight", "bias", "running_mean", "running_var"}
+        heads = depending_on_classes(source, target)
+        assert {key.split(".")[-1] for key in heads} == {
+            *("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        }
         assert {"classifier.weight", "classifier.bias"} < heads
     assert set(report.fresh_heads) == heads
     assert all(torch.equal(target.state_dict()[key], fresh[key]) for key in heads)
@@ -337,3 +371,113 @@ def test_settings_of_the_weights_need_weights():
         with pytest.raises(ValueError, match="there is nothing to start from"):
             TransferConfig(**settings)
     assert TransferConfig.model_validate(TransferConfig().model_dump()) == TransferConfig()
+
+
+@pytest.mark.parametrize("name", [*SMALL, "unet_s"])
+def test_a_pre_trained_network_brings_all_but_its_heads_whatever_the_classes(prepared, tmp_path, name):
+    source, target = build(name, num_classes=14), build(name, seed=1)
+    fresh = {key: value.clone() for key, value in target.state_dict().items()}
+    report = start(target, pretrained_origin(source, name, prepared, tmp_path), prepared)
+    state = source.state_dict()
+    expected = {key for key in part_tensors(source, "all") if state[key].shape == fresh[key].shape}
+    assert set(report.matched) == expected
+    assert set(report.fresh_heads) == fresh.keys() - expected
+    assert all(torch.equal(target.state_dict()[key], fresh[key]) for key in report.fresh_heads)
+    assert equal(source, target, report.matched)
+    assert (report.share, report.part, report.missing, report.untrained) == (1.0, "weights", (), ())
+    assert (report.warnings, report.seen_sha256, report.seen_unlabelled_sha256) == ((), (), ("scan a",))
+
+
+def test_as_many_classes_let_the_last_layers_be_taken_too(prepared, tmp_path):
+    source, target = build("logonet"), build("logonet", seed=1)
+    report = start(target, pretrained_origin(source, "logonet", prepared, tmp_path, num_classes=3), prepared)
+    assert "global_net.fusion.second.conv.weight" in report.matched  # as wide as there are classes: 3 in both
+    assert {key.split(".")[0] for key in report.fresh_heads} == {"conv", "norm", "classifier"}
+
+
+@pytest.mark.parametrize("name", [*SMALL, "unet_s"])
+def test_a_pre_trained_encoder_counts_as_the_encoder_alone(prepared, tmp_path, name):
+    source, target = build(name, num_classes=14), build(name, seed=1)
+    report = start(target, pretrained_origin(source, name, prepared, tmp_path, part="encoder"), prepared)
+    assert set(report.matched) == part_tensors(target, "encoder")
+    assert (report.share, report.part, report.missing) == (1.0, "encoder's weights", ())
+    rest = target.state_dict().keys() - {*report.matched, *report.fresh_heads}
+    assert set(report.untrained) == rest
+    assert report.what.endswith("pre-trained by simmim, the encoder only")
+
+
+def test_an_encoder_of_another_depth_is_refused_by_its_own_share(prepared, tmp_path):
+    origin = pretrained_origin(build(), "mednext_s", prepared, tmp_path, part="encoder")
+    deeper = build(seed=1, blocks=2)
+    message = (
+        r"has \d+\.\d% of the encoder's weights of this MedNeXt.*encoder.0.1.*blocks.*--model mednext_s\) with the"
+    )
+    with pytest.raises(CheckpointError, match=message) as error:
+        start(deeper, origin, prepared)
+    assert "decoder" not in str(error.value)
+    assert start(deeper, origin, prepared, least_share=0.2).missing
+
+
+def test_pre_training_of_another_network_is_refused_with_the_one_that_it_is_of(prepared, tmp_path):
+    origin = pretrained_origin(build(), "mednext_s", prepared, tmp_path)
+    with pytest.raises(CheckpointError, match=r"has 0.0% of the weights of this UXNet.*network \(--model mednext_s\)"):
+        start(build("uxnet"), origin, prepared)
+
+
+def test_kernels_of_a_pre_trained_network_grow(prepared, tmp_path):
+    source, target = build(num_classes=14), build(seed=1, kernel_size=5)
+    origin = pretrained_origin(source, "mednext_s", prepared, tmp_path)
+    with pytest.raises(CheckpointError, match=r"transfer.grow_kernels=true"):
+        start(target, origin, prepared)
+    report = start(target, origin, prepared, grow_kernels=True)
+    assert len(report.grown) == 17  # nine blocks, eight of them between levels: 9 + 8
+    assert report.share == 1.0
+
+
+def test_masks_of_a_pre_trained_network_are_taken_and_another_sparsity_is_refused(prepared, tmp_path):
+    source, target = build("e2enet", num_classes=14, deep_supervision=False), build("e2enet", seed=1)
+    origin = pretrained_origin(source, "e2enet", prepared, tmp_path)
+    masks = [key for key in source.state_dict() if key.endswith("kernel_mask")]
+    start(target, origin, prepared)
+    assert equal(source, target, masks)
+    with pytest.raises(CheckpointError, match=r"sparse.sparsity=0.5"):
+        start(build("e2enet", sparsity=0.8), origin, prepared)
+    encoder = pretrained_origin(source, "e2enet", prepared, tmp_path, part="encoder")
+    own = build("e2enet", seed=1, sparsity=0.8)
+    before = {key: value.clone() for key, value in own.state_dict().items()}
+    start(own, encoder, prepared)  # the sparse layers fuse, and are not of the encoder
+    assert all(torch.equal(own.state_dict()[key], before[key]) for key in masks)
+
+
+def test_scans_that_were_pre_trained_on_are_noted_beside_the_warnings(prepared, tmp_path):
+    from rich.console import Console
+
+    origin = pretrained_origin(build(), "mednext_s", prepared, tmp_path, part="encoder")
+    report = start(build(seed=1), origin, prepared, held_out={"a": ["scan a"], "b": ["scan b"]})
+    assert report.warnings == ()
+    console = Console(width=160, record=True)
+    console.print(report.table())
+    text = console.export_text()
+    assert "not pre-trained, start fresh" in text
+    assert "100.0% of the encoder's weights without heads." in text
+    assert "The scans of 1 of 2 held-out cases were pre-trained on (a)" in text
+
+
+@pytest.mark.parametrize(("name", "lacking"), [("logonet", "conv."), ("ulkanet", "final_conv1.")])
+def test_pre_trained_weights_of_the_authors_start_a_training(prepared, golden_data, tmp_path, name, lacking):
+    file, options = GOLDEN[name]
+    theirs = {
+        key.removeprefix("state_dict."): value
+        for key, value in load_file(golden_data / f"{file}.safetensors").items()
+        if key.startswith("state_dict.")
+    }
+    pretrained = {key: value for key, value in theirs.items() if not key.startswith(lacking)}
+    path = tmp_path / "pretrained.pth"
+    torch.save({"state_dict": {**pretrained, "pre_train_proj.0.weight": torch.zeros(2)}, "best_acc": 0.5}, path)
+    network = create_model(name, num_classes=3, **options)
+    report = start(network, read_origin(path, model=name), prepared)
+    assert (report.share, report.missing, report.mismatched, report.left_out) == (1.0, (), (), ())
+    fresh = {key.rpartition(".")[0] for key in report.fresh_heads}
+    of_fusion = {f"body.fusion.{unit}.{layer}" for unit in ("first", "second") for layer in ("conv", "norm")}
+    assert fresh == ({"conv", "norm", "classifier"} if name == "logonet" else {*of_fusion, "classifier"})
+    assert set(report.matched) == network.state_dict().keys() - set(report.fresh_heads)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import filelist, msd, nnunet, pairs
@@ -11,13 +12,21 @@ from voxelseg.data.wording import some
 from voxelseg.errors import DataError
 
 
+class Reader(Protocol):
+    """Reads a data set of one layout."""
+
+    def __call__(self, path: Path, *, labelled: bool = True) -> Dataset:
+        """The data set; without `labelled`, label maps need not be there and no case has one."""
+        ...
+
+
 @dataclass(frozen=True)
 class Layout:
     """One way of laying out a data set on disk."""
 
     matches: Callable[[Path], bool]
     """Whether the path looks like this layout."""
-    read: Callable[[Path], Dataset]
+    read: Reader
     looks_for: str
     """What identifies the layout, in words."""
 
@@ -31,22 +40,28 @@ LAYOUTS = {
 """Layouts in the order in which they are tried."""
 
 
-def read_dataset(path: Path | str) -> Dataset:
+def read_dataset(path: Path | str, *, labelled: bool = True) -> Dataset:
     """Cases, channels and labels of the data set at `path`, a folder or a JSON or CSV file list.
 
     Only lists files and reads descriptions; without described labels it also reads the label maps. Missing files and
-    repeated ids are collected in `Dataset.problems`, and those cases left out. Raises DataError if `path` is no data
-    set, its description is invalid, or no complete case is left.
+    repeated ids are collected in `Dataset.problems`, and those cases left out. Without `labelled`, labels are neither
+    needed nor read, and no case has one. Raises DataError if `path` is no data set, its description is invalid, or no
+    complete case is left.
     """
     try:
-        return _read(Path(path))
+        return _read(Path(path), labelled=labelled)
     except OSError as error:
         raise DataError(
             f"{error.filename or path}: cannot be read ({error.strerror}). Check the path and its access rights."
         ) from error
 
 
-def _read(path: Path) -> Dataset:
+def is_dataset(path: Path) -> bool:
+    """Whether `path` looks like a data set of some layout."""
+    return _layout_of(path) is not None
+
+
+def _read(path: Path, *, labelled: bool) -> Dataset:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder. Give the folder of a data set, or a JSON or CSV file list.")
     if path.name == DESCRIPTION_FILE and _layout_of(path.parent) is not None:
@@ -54,7 +69,7 @@ def _read(path: Path) -> Dataset:
     layout = _layout_of(path)
     if layout is None:
         raise DataError(_not_a_dataset(path))
-    return layout.read(path)
+    return layout.read(path, labelled=labelled)
 
 
 def _layout_of(path: Path) -> Layout | None:

@@ -2,9 +2,11 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
+from voxelseg.data.dataset import Case
+from voxelseg.errors import DataError
 from voxelseg.io import strip_suffix
 
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
@@ -35,3 +37,22 @@ def group_files(files: Iterable[Path], *, known: Container[str] = ()) -> dict[st
         is_channel = named is not None and (named[0] in known or channel_name(named[0], 0) in first_channels)
         groups[named[0] if named and is_channel else stem].append(file)
     return dict(groups)
+
+
+def cases_of_files(files: Sequence[Path]) -> list[Case]:
+    """One case per file of a folder, sorted; <case>_0000, <case>_0001, ... from _0000 on are channels of one case.
+
+    DataError if names leave open which files make a scan.
+    """
+    groups = group_files(files)
+    unclear = []
+    for case, group in groups.items():
+        stems = [strip_suffix(file) for file in sorted(group)]
+        if stems not in ([case], [channel_name(case, channel) for channel in range(len(group))]):
+            unclear.append(", ".join(file.name for file in group))
+    if unclear:
+        raise DataError(
+            f"{files[0].parent}: cannot tell which files make a scan: {'; '.join(unclear)}. Keep one file per scan, or "
+            "one per channel, named <case>_0000, <case>_0001, ... without gaps."
+        )
+    return [Case(id=case, images=tuple(sorted(group))) for case, group in sorted(groups.items())]

@@ -1,7 +1,7 @@
 """What the layouts share: the description in dataset.json, and cases whose files are all there."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -128,13 +128,18 @@ def relative_name(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
+def without_labels(cases: Iterable[Case]) -> list[Case]:
+    """The same cases as scans only."""
+    return [replace(case, label=None) for case in cases]
+
+
 def complete_cases(
     candidates: Iterable[Case], *, root: Path, channels: tuple[str, ...], labelled: bool = True
 ) -> tuple[tuple[Case, ...], list[Problem]]:
     """Cases whose files all exist, sorted by id, and a problem for each missing file and repeated id.
 
     Messages name files relative to `root`. `labelled` says whether they are training cases, for which a label map is
-    needed and problems are errors, or test cases.
+    needed and problems are errors, or test cases and scans that nobody labelled.
     """
     first_of: dict[str, Case] = {}
     repeated: dict[str, int] = {}

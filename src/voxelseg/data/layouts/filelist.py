@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from voxelseg.data.dataset import Case, Dataset, Problem
+from voxelseg.data.labels import NO_LABELS
 from voxelseg.data.layouts.description import (
     DESCRIPTION_FILE,
     Description,
@@ -27,6 +28,7 @@ from voxelseg.data.layouts.description import (
     read_description,
     require_cases,
     unknown_patients,
+    without_labels,
 )
 from voxelseg.data.layouts.discover import channels_or_discover, labels_or_discover
 from voxelseg.errors import DataError
@@ -55,15 +57,15 @@ def matches(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in {".json", ".csv"}
 
 
-def read(path: Path) -> Dataset:
+def read(path: Path, *, labelled: bool = True) -> Dataset:
     """Data set that a JSON or CSV file lists."""
     if path.suffix.lower() == ".csv":
-        records = Records(_read_csv(path), [], [])
-        return dataset_from_records(path, records, _description_beside(path), layout="filelist")
+        records = Records(_read_csv(path, labelled=labelled), [], [])
+        return dataset_from_records(path, records, _description_beside(path), layout="filelist", labelled=labelled)
     content = read_json(path, remedy=_JSON_REMEDY)
     if isinstance(content, list):
         records = Records(_records(content, path), [], [])
-        return dataset_from_records(path, records, _description_beside(path), layout="filelist")
+        return dataset_from_records(path, records, _description_beside(path), layout="filelist", labelled=labelled)
     if not isinstance(content, dict) or not any(key in content for key in _TRAINING_KEYS):
         found = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise DataError(
@@ -71,16 +73,20 @@ def read(path: Path) -> Dataset:
             "object with such a list under 'training'."
         )
     description = parse_description(content, path).completed_by(_description_beside(path))
-    return dataset_from_records(path, records_in(content, path), description, layout="filelist")
+    return dataset_from_records(path, records_in(content, path), description, layout="filelist", labelled=labelled)
 
 
-def dataset_from_records(path: Path, records: Records, description: Description, *, layout: str) -> Dataset:
+def dataset_from_records(
+    path: Path, records: Records, description: Description, *, layout: str, labelled: bool = True
+) -> Dataset:
     """Data set from records that were read from the file `path`; their paths are relative to its folder."""
     root = path.parent
     num_channels = _num_channel_columns([*records.training, *records.test], path)
     candidates = [_case(record, path, description, num_channels) for record in records.training]
     test_candidates = [_case(record, path, description, num_channels) for record in records.test]
-    cases, problems = complete_cases(candidates, root=root, channels=description.channels)
+    if not labelled:
+        candidates, test_candidates = without_labels(candidates), without_labels(test_candidates)
+    cases, problems = complete_cases(candidates, root=root, channels=description.channels, labelled=labelled)
     test_cases, test_problems = complete_cases(
         test_candidates, root=root, channels=description.channels, labelled=False
     )
@@ -92,7 +98,7 @@ def dataset_from_records(path: Path, records: Records, description: Description,
     ]
     require_cases(path, cases, problems, looked_for="the files of its training records")
     channels, channel_problems = channels_or_discover(description, cases)
-    labels, label_problems = labels_or_discover(description, cases)
+    labels, label_problems = labels_or_discover(description, cases) if labelled else (NO_LABELS, [])
     is_list = layout == "filelist"
     return Dataset(
         name=description.name or (path.stem if is_list else folder_name(root)),
@@ -108,13 +114,13 @@ def dataset_from_records(path: Path, records: Records, description: Description,
     )
 
 
-def _read_csv(path: Path) -> list[Mapping[str, Any]]:
+def _read_csv(path: Path, *, labelled: bool) -> list[Mapping[str, Any]]:
     records: list[Mapping[str, Any]] = []
     try:
         text = path.read_text(encoding="utf-8-sig")
         separator = max(",;\t", key=text.partition("\n")[0].count)  # spreadsheets of many countries write semicolons
         reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="", skipinitialspace=True)
-        columns = _columns(reader.fieldnames or (), path)
+        columns = _columns(reader.fieldnames or (), path, labelled=labelled)
         for row in reader:
             if None in row:
                 raise DataError(
@@ -126,12 +132,14 @@ def _read_csv(path: Path) -> list[Mapping[str, Any]]:
     return [record for record in records if record]
 
 
-def _columns(given: Sequence[str], path: Path) -> list[str]:
+def _columns(given: Sequence[str], path: Path, *, labelled: bool) -> list[str]:
     columns = [name.strip() for name in given]
-    if "label" not in columns or not any(name == "image" or _CHANNEL_COLUMN.fullmatch(name) for name in columns):
+    has_images = any(name == "image" or _CHANNEL_COLUMN.fullmatch(name) for name in columns)
+    if not has_images or (labelled and "label" not in columns):
+        needed = "'image' (or 'image_0', 'image_1', ...)" + (" and 'label'" if labelled else "")
         raise DataError(
-            f"{path}: columns {columns} found, expected 'image' (or 'image_0', 'image_1', ...) and 'label', and "
-            "optionally 'id', 'patient', 'fold'. Rename the columns in the first line."
+            f"{path}: columns {columns} found, expected {needed}, and optionally 'id', 'patient', 'fold'. Rename the "
+            "columns in the first line."
         )
     twice = sorted({name for name in columns if name and columns.count(name) > 1})
     if twice:

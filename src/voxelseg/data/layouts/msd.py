@@ -32,11 +32,11 @@ def matches(path: Path) -> bool:
     return file.is_file() and isinstance(read_description(file).content.get("training"), list)
 
 
-def read(path: Path) -> Dataset:
-    """Data set in MSD layout. DataError if dataset.json lacks `modality` or `labels`."""
+def read(path: Path, *, labelled: bool = True) -> Dataset:
+    """Data set in MSD layout. DataError if dataset.json lacks `modality` or `labels`, unless it is not `labelled`."""
     file = path / DESCRIPTION_FILE
     description = read_description(file)
-    if not description.channels or description.labels is None:
+    if labelled and (not description.channels or description.labels is None):
         absent = "modality" if not description.channels else "labels"
         example = '{"0": "CT"}' if absent == "modality" else '{"0": "background", "1": "liver"}'
         raise DataError(f'{file}: the key {absent!r} is missing. Add it, such as "{absent}": {example}.')
@@ -50,7 +50,7 @@ def read(path: Path) -> Dataset:
             *_unlisted(path, [*listed.training, *listed.test]),
         ],
     )
-    return dataset_from_records(file, records, description, layout="msd")
+    return dataset_from_records(file, records, description, layout="msd", labelled=labelled)
 
 
 def _with_channel_files(record: Mapping[str, Any], root: Path, description: Description) -> Mapping[str, Any]:

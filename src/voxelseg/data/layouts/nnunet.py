@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from voxelseg.data.dataset import Case, Dataset, Problem
+from voxelseg.data.labels import NO_LABELS
 from voxelseg.data.layouts.channels import channel_name, channel_of
 from voxelseg.data.layouts.description import (
     DESCRIPTION_FILE,
@@ -21,6 +22,7 @@ from voxelseg.data.layouts.description import (
     require_cases,
     unknown_patients,
     visible_files,
+    without_labels,
     wrong_count,
 )
 from voxelseg.errors import DataError
@@ -38,11 +40,11 @@ def matches(path: Path) -> bool:
     return "channel_names" in content and ("dataset" in content or (path / "imagesTr").is_dir())
 
 
-def read(path: Path) -> Dataset:
-    """Data set in nnU-Net v2 raw layout. DataError if dataset.json lacks `labels` or `file_ending`."""
+def read(path: Path, *, labelled: bool = True) -> Dataset:
+    """Data set in nnU-Net v2 raw layout. DataError if dataset.json lacks `file_ending`, or needed `labels`."""
     file = path / DESCRIPTION_FILE
     description = read_description(file)
-    if description.labels is None:
+    if labelled and description.labels is None:
         raise DataError(f'{file}: the key \'labels\' is missing. Add it, such as {{"background": 0, "liver": 1}}.')
     ending = description.content.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
@@ -55,7 +57,9 @@ def read(path: Path) -> Dataset:
         candidates, problems = _in_folders(path, description, ending, "Tr")
         looked_for = f"imagesTr/<case>_0000{ending} and labelsTr/<case>{ending}"
     test_candidates, test_problems = _in_folders(path, description, ending, "Ts")
-    cases, incomplete = complete_cases(candidates, root=path, channels=description.channels)
+    if not labelled:
+        candidates, test_candidates = without_labels(candidates), without_labels(test_candidates)
+    cases, incomplete = complete_cases(candidates, root=path, channels=description.channels, labelled=labelled)
     test_cases, test_incomplete = complete_cases(
         test_candidates, root=path, channels=description.channels, labelled=False
     )
@@ -68,7 +72,7 @@ def read(path: Path) -> Dataset:
         root=path,
         layout="nnunet",
         channels=description.channels,
-        labels=description.labels,
+        labels=description.labels if labelled and description.labels else NO_LABELS,
         cases=cases,
         test_cases=test_cases,
         file_ending=ending,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from voxelseg.data.dataset import Case, Dataset, Problem
-from voxelseg.data.labels import LabelScheme, parse_labels
+from voxelseg.data.labels import NO_LABELS, LabelScheme, parse_labels
 from voxelseg.data.layouts.channels import channel_name, channel_of, group_files
 from voxelseg.data.layouts.description import (
     DESCRIPTION_FILE,
@@ -24,6 +24,7 @@ from voxelseg.data.layouts.description import (
     require_cases,
     unknown_patients,
     visible_files,
+    without_labels,
 )
 from voxelseg.data.layouts.discover import channels_or_discover, labels_or_discover
 from voxelseg.errors import DataError
@@ -47,7 +48,7 @@ def _folders(path: Path) -> tuple[Path, Path] | None:
     return next((pair for pair in both if all(folder.is_dir() for folder in pair)), None)
 
 
-def read(path: Path) -> Dataset:
+def read(path: Path, *, labelled: bool = True) -> Dataset:
     """Data set of image and label files with the same names."""
     folders = _folders(path)
     assert folders is not None, path
@@ -65,12 +66,14 @@ def read(path: Path) -> Dataset:
         )
         for case_id in sorted(set(images_of) | set(labels_of))
     ]
-    cases, problems = complete_cases(candidates, root=path, channels=description.channels)
+    if not labelled:
+        candidates = without_labels(candidates)
+    cases, problems = complete_cases(candidates, root=path, channels=description.channels, labelled=labelled)
     problems += [*_same_names(image_folder), *_same_names(label_folder), *_whole_and_in_channels(groups)]
     problems += unknown_patients(description, candidates)
     require_cases(path, cases, problems, looked_for=f"files of the same name in {image_folder} and {label_folder}")
     channels, channel_problems = channels_or_discover(description, cases)
-    labels, label_problems = labels_or_discover(description, cases)
+    labels, label_problems = labels_or_discover(description, cases) if labelled else (NO_LABELS, [])
     return Dataset(
         name=description.name or folder_name(path),
         root=path,

@@ -24,13 +24,20 @@ class MonaiNetwork(Network):
         divisor: tuple[int, ...],
         image_size: tuple[int, ...] | None = None,
         num_heads: int = 1,
+        feature_channels: int | None = None,
     ) -> None:
         """`build` makes MONAI's network out of its module `monai.networks.nets`; all heads are at full resolution.
 
         ConfigError, with what to install, where MONAI or einops is missing.
         """
         heads: list[tuple[int, ...]] = [(1, 1, 1)] * num_heads
-        super().__init__(heads, divisor=divisor, in_channels=config.in_channels, image_size=image_size)
+        super().__init__(
+            heads,
+            divisor=divisor,
+            in_channels=config.in_channels,
+            image_size=image_size,
+            feature_channels=feature_channels,
+        )
         self.config = config
         self.network = build(_monai_nets())
 
@@ -57,6 +64,27 @@ class MonaiNetwork(Network):
                 transposed = isinstance(block.conv, nn.ConvTranspose3d)
                 block.conv = fuse_conv_bn_eval(block.conv, norm, transpose=transposed)  # type: ignore[type-var]
                 block.adn.N = nn.Identity()  # type: ignore[union-attr]
+
+
+class MonaiUNet(MonaiNetwork):
+    """A U-Net of MONAI's, run part by part as MONAI does, so that its features can be had without its logits."""
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits (B, K, D, H, W)."""
+        return self.classify(self.features(x))
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Output of the last part of the way down."""
+        return self._encode(x)[-1:]
+
+    def _encode(self, x: Tensor) -> list[Tensor]:
+        """Outputs of the parts of the way down, each of which sees the one before, full resolution first."""
+        self.check_input(x)
+        outputs: list[Tensor] = []
+        for part in self.encoders():
+            x = part(x)
+            outputs.append(x)
+        return outputs
 
 
 def _monai_nets() -> ModuleType:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError
 from voxelseg.nets.baselines.monai_network import MonaiNetwork, OnCpu, multiple_of
@@ -83,6 +83,7 @@ class UNETR(MonaiNetwork):
             ),
             divisor=(PATCH,) * 3,
             image_size=config.image_size,
+            feature_channels=config.feature_size,
         )
         for name, module in self.network.named_modules():
             if name.endswith("norm_cross_attn"):
@@ -93,6 +94,36 @@ class UNETR(MonaiNetwork):
         """The transformer, and the convolutions between it and the decoder."""
         net: Any = self.network
         return net.vit, net.encoder1, net.encoder2, net.encoder3, net.encoder4
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits (B, K, D, H, W)."""
+        return self.classify(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last decoder stage (B, C, D, H, W)."""
+        self.check_input(x)
+        net: Any = self.network
+        tokens, layers = net.vit(x)
+        skips = [net.encoder1(x)]
+        for stage, after in ((net.encoder2, 3), (net.encoder3, 6), (net.encoder4, 9)):
+            skips.append(stage(net.proj_feat(layers[after])))
+        y: Tensor = net.proj_feat(tokens)
+        for stage in (net.decoder5, net.decoder4, net.decoder3, net.decoder2):
+            y = stage(y, skips.pop())
+        return y
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        net: Any = self.network
+        logits: Tensor = net.out(features)
+        return logits
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Output of the transformer as a volume (B, hidden size, D / 16, H / 16, W / 16)."""
+        self.check_input(x)
+        net: Any = self.network
+        tokens, _ = net.vit(x)
+        return [net.proj_feat(tokens)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +188,44 @@ class SwinUNETR(MonaiNetwork):
                     use_checkpoint=config.checkpointing,
                 ),
                 divisor=(32, 32, 32),
+                feature_channels=config.feature_size,
             )
 
     def encoders(self) -> Iterable[nn.Module]:
         """The transformer, and the convolutions between it and the decoder."""
         net: Any = self.network
         return net.swinViT, net.encoder1, net.encoder2, net.encoder3, net.encoder4, net.encoder10
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits (B, K, D, H, W)."""
+        return self.classify(self.features(x))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last decoder stage (B, C, D, H, W)."""
+        self.check_input(x)
+        net: Any = self.network
+        *stages, before_last, last = net.swinViT(x, net.normalize)
+        skips = [net.encoder1(x)]
+        for conv, stage in zip((net.encoder2, net.encoder3, net.encoder4), stages, strict=True):
+            skips.append(conv(stage))
+        skips.append(before_last)
+        y: Tensor = net.encoder10(last)
+        for stage in (net.decoder5, net.decoder4, net.decoder3, net.decoder2, net.decoder1):
+            y = stage(y, skips.pop())
+        return y
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        net: Any = self.network
+        logits: Tensor = net.out(features)
+        return logits
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """Last stage of the transformer, after its convolutions (B, 16 C, D / 32, H / 32, W / 32)."""
+        self.check_input(x)
+        net: Any = self.network
+        *_, last = net.swinViT(x, net.normalize)
+        return [net.encoder10(last)]
 
 
 ENTRIES = {

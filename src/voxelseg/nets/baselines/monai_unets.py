@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError
-from voxelseg.nets.baselines.monai_network import MonaiNetwork, steps_of_plan
+from voxelseg.nets.baselines.monai_network import MonaiUNet, steps_of_plan
 from voxelseg.nets.network import (
     Levels,
     NetworkEntry,
@@ -55,7 +55,7 @@ class UNet3DConfig:
         object.__setattr__(self, "features", positive_integers("features", self.features, number=6, least=2))
 
 
-class UNet3D(MonaiNetwork):
+class UNet3D(MonaiUNet):
     """MONAI's BasicUNet: max pooling, two convolutions per stage, transposed convolutions."""
 
     def __init__(self, config: UNet3DConfig) -> None:
@@ -68,12 +68,27 @@ class UNet3D(MonaiNetwork):
                 dropout=config.dropout,
             ),
             divisor=(16, 16, 16),
+            feature_channels=config.features[-1],
         )
 
     def encoders(self) -> Iterable[nn.Module]:
         """The five stages of the contracting path."""
         net: Any = self.network
         return net.conv_0, net.down_1, net.down_2, net.down_3, net.down_4
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last decoder stage."""
+        net: Any = self.network
+        *skips, x = self._encode(x)
+        for stage in (net.upcat_4, net.upcat_3, net.upcat_2, net.upcat_1):
+            x = stage(x, skips.pop())
+        return x
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        net: Any = self.network
+        logits: Tensor = net.final_conv(features)
+        return logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +123,12 @@ class ResidualUNet3DConfig:
         return steps_of_plan(options, strides, len(options.get("channels", cls.channels)) - 1)
 
 
-class ResidualUNet3D(MonaiNetwork):
-    """MONAI's UNet: strided residual units down, transposed convolutions and one residual unit up."""
+class ResidualUNet3D(MonaiUNet):
+    """MONAI's UNet: strided residual units down, transposed convolutions and one residual unit up.
+
+    The last transposed convolution has as many channels as there are classes, and its output counts as the features: a
+    residual unit follows, or nothing with `residual_units=0`.
+    """
 
     def __init__(self, config: ResidualUNet3DConfig) -> None:
         super().__init__(
@@ -125,6 +144,7 @@ class ResidualUNet3D(MonaiNetwork):
                 dropout=config.dropout,
             ),
             divisor=_reach(config.strides),
+            feature_channels=config.num_classes,
         )
 
     def encoders(self) -> Iterator[nn.Module]:
@@ -134,6 +154,23 @@ class ResidualUNet3D(MonaiNetwork):
             yield level[0]
             level = level[1].submodule
         yield level
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last transposed convolution, its norm and its activation if a residual unit follows."""
+        self.check_input(x)
+        down, connection, up = self.network.model  # type: ignore[misc]
+        if self.config.residual_units:
+            up = up[0]
+        y: Tensor = up(connection(down(x)))
+        return y
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        if not self.config.residual_units:
+            return features
+        _, unit = self.network.model[-1]  # type: ignore[index]
+        logits: Tensor = unit(features)
+        return logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +198,7 @@ class AttentionUNetConfig:
         return steps_of_plan(options, strides, len(options.get("channels", cls.channels)) - 1)
 
 
-class AttentionUNet(MonaiNetwork):
+class AttentionUNet(MonaiUNet):
     """MONAI's AttentionUnet."""
 
     def __init__(self, config: AttentionUNetConfig) -> None:
@@ -176,6 +213,7 @@ class AttentionUNet(MonaiNetwork):
                 dropout=config.dropout,
             ),
             divisor=_reach(config.strides),
+            feature_channels=config.channels[0],
         )
 
     def encoders(self) -> Iterator[nn.Module]:
@@ -186,6 +224,22 @@ class AttentionUNet(MonaiNetwork):
             stage, level = level.submodule
             yield stage
         yield level.submodule
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last attention level."""
+        self.check_input(x)
+        first, levels, _ = self.network.model  # type: ignore[misc]
+        y: Tensor = levels(first(x))
+        return y
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        *_, head = self.network.model  # type: ignore[misc]
+        logits: Tensor = head(features)
+        return logits
+
+
+_NESTED = 4  # U-Nets in a UNet++
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +264,7 @@ class UNetPlusPlusConfig:
         object.__setattr__(self, "features", positive_integers("features", self.features, number=6, least=2))
 
 
-class UNetPlusPlus(MonaiNetwork):
+class UNetPlusPlus(MonaiUNet):
     """MONAI's BasicUNetPlusPlus; without deep supervision, without the heads that nobody asks for."""
 
     def __init__(self, config: UNetPlusPlusConfig) -> None:
@@ -224,7 +278,8 @@ class UNetPlusPlus(MonaiNetwork):
                 deep_supervision=True,  # a list in any case: which output is wanted is decided in `forward`
             ),
             divisor=(16, 16, 16),
-            num_heads=4 if config.deep_supervision else 1,
+            num_heads=_NESTED if config.deep_supervision else 1,
+            feature_channels=config.features[-1],
         )
         if not config.deep_supervision:
             self._drop_shallow_heads()
@@ -240,9 +295,36 @@ class UNetPlusPlus(MonaiNetwork):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (B, K, D, H, W); with deep supervision those of all four nested U-Nets, the deepest first."""
+        if not self.deep_supervision:
+            return self.classify(self.features(x))
+        outputs = [self._head(depth, y) for depth, y in enumerate(self._nested(x), start=1)]
+        return outputs[::-1]
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the deepest U-Net's last stage."""
+        return self._nested(x)[-1]
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W) of the deepest U-Net."""
+        return self._head(_NESTED, features)
+
+    def _head(self, depth: int, features: Tensor) -> Tensor:
+        logits: Tensor = getattr(self.network, f"final_conv_0_{depth}")(features)
+        return logits
+
+    def _nested(self, x: Tensor) -> list[Tensor]:
+        """Last outputs of the U-Nets of depths one to four, all at full resolution."""
         self.check_input(x)
-        outputs: list[Tensor] = self.network(x)
-        return outputs[::-1] if self.deep_supervision else outputs[-1]
+        levels: list[list[Tensor]] = []
+        for depth, stage in enumerate(self.encoders()):
+            x = stage(x)
+            levels.append([x])
+            for column in range(1, depth + 1):  # the nodes that this level makes possible, from the lowest up
+                level = depth - column
+                skip, below = levels[level], levels[level + 1][column - 1]
+                node = getattr(self.network, f"upcat_{level}_{column}")
+                levels[level].append(node(below, torch.cat(skip, dim=1) if column > 1 else skip[0]))
+        return levels[0][1:]
 
     def fuse(self) -> None:
         """Leave out the heads of the shallower U-Nets, besides what is folded."""
@@ -271,16 +353,32 @@ class VNetConfig:
         check_choice(self, "activation", "elu", "prelu")
 
 
-class VNet(MonaiNetwork):
+class VNet(MonaiUNet):
     """MONAI's VNet: kernels of five voxels, residual stages."""
 
     def __init__(self, config: VNetConfig) -> None:
-        super().__init__(config, lambda nets: _vnet(nets, config), divisor=(16, 16, 16))
+        super().__init__(
+            config, lambda nets: _vnet(nets, config), divisor=(16, 16, 16), feature_channels=2 * config.width
+        )
 
     def encoders(self) -> Iterable[nn.Module]:
         """The five stages of the way down."""
         net: Any = self.network
         return net.in_tr, net.down_tr32, net.down_tr64, net.down_tr128, net.down_tr256
+
+    def features(self, x: Tensor) -> Tensor:
+        """Output of the last decoder stage."""
+        net: Any = self.network
+        *skips, x = self._encode(x)
+        for stage in (net.up_tr256, net.up_tr128, net.up_tr64, net.up_tr32):
+            x = stage(x, skips.pop())
+        return x
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        net: Any = self.network
+        logits: Tensor = net.out_tr(features)
+        return logits
 
 
 def _vnet(nets: Any, config: VNetConfig) -> nn.Module:

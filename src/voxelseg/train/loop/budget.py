@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop.config import LoopConfig
 from voxelseg.train.loop.state import Counters
 
 BUDGET_EPOCHS = 50
@@ -12,7 +12,7 @@ LONGEST_VALIDATION = 0.01
 """With a budget, a running validation sees as many patches as fit into this share of it, and at least one."""
 
 
-def progress(config: TrainConfig, counters: Counters) -> float:
+def progress(config: LoopConfig, counters: Counters) -> float:
     """Share of the training that is done, by steps, or by time if there is a budget."""
     if config.budget_s is None:
         return min(1.0, counters.step / (config.epochs * config.steps_per_epoch))
@@ -32,21 +32,21 @@ def step_fits(budget_s: float, counters: Counters, *, step_s: float) -> bool:
     return counters.elapsed_s + step_s <= seconds_for_steps(budget_s, counters)
 
 
-def epoch_is_over(config: TrainConfig, counters: Counters) -> bool:
+def epoch_is_over(config: LoopConfig, counters: Counters) -> bool:
     """Whether the last step ended an epoch: so many steps, or a fiftieth of the budget."""
     if config.budget_s is None:
         return counters.step >= (counters.epoch + 1) * config.steps_per_epoch
     return progress(config, counters) >= min(1.0, (counters.epoch + 1) / BUDGET_EPOCHS)
 
 
-def epochs_done(config: TrainConfig, counters: Counters) -> int:
+def epochs_done(config: LoopConfig, counters: Counters) -> int:
     """Epochs that are over once the present one is; a step longer than a fiftieth of a budget ends several at once."""
     if config.budget_s is None:
         return counters.epoch + 1
     return max(counters.epoch + 1, int(progress(config, counters) * BUDGET_EPOCHS))
 
 
-def validation_is_due(config: TrainConfig, counters: Counters) -> bool:
+def validation_is_due(config: LoopConfig, counters: Counters) -> bool:
     """Whether the epoch that is over ends with a running validation: each, or some, and the last one.
 
     With a budget only where it is affordable, and at the end if the budget is kept.
@@ -62,14 +62,14 @@ def validation_is_due(config: TrainConfig, counters: Counters) -> bool:
     return on_turn and (affordable or config.schedule == "plateau")
 
 
-def num_validation_patches(config: TrainConfig, counters: Counters, wanted: int) -> int:
+def num_validation_patches(config: LoopConfig, counters: Counters, wanted: int) -> int:
     """How many patches a running validation sees: those wanted, or with a budget as many as its time allows."""
     if config.budget_s is None or not counters.patch_s:
         return wanted
     return min(wanted, max(1, int(LONGEST_VALIDATION * config.budget_s / counters.patch_s)))
 
 
-def seconds_left(config: TrainConfig, counters: Counters) -> float:
+def seconds_left(config: LoopConfig, counters: Counters) -> float:
     """Of the training, as far as one can tell after its first step."""
     if counters.stopped_early:
         return 0.0

@@ -14,12 +14,12 @@ DONE_AGAIN = frozenset({"epoch", "topology", "early_stop"})
 
 
 class TrainLog:
-    """Events of one fold's training; each has the number of steps done.
+    """Events of one training; each has the number of steps done.
 
-    start, resume, stop (Ctrl-C), diverged (reason), end; epoch (epoch, elapsed_s, loss, lr, validation_loss,
-    validation_dice by class, mean_dice, best: whether it is the best validation so far); early_stop (epoch,
-    best_epoch, null if no validation had a value to go by); topology (what a `TopologyUpdate` holds, also before the
-    first step).
+    start, resume, stop (Ctrl-C), diverged (reason), end; epoch (epoch, elapsed_s, loss, lr, validation_loss, the scores
+    and the score under the names of the objective, as validation_dice by class and mean_dice, best: whether it is the
+    best validation so far); early_stop (epoch, best_epoch, null if no validation had a value to go by); topology (what
+    a `TopologyUpdate` holds, also before the first step).
     """
 
     def __init__(self, path: Path, stage: Stage | None = None, *, writes: bool = True) -> None:

@@ -5,10 +5,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
+from torch import nn
 
 from voxelseg.errors import ConfigError, did_you_mean
 from voxelseg.nets import Network
-from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop.config import LoopConfig
 from voxelseg.train.start.transfer import TransferConfig
 
 ENCODER = "encoder"
@@ -17,7 +18,7 @@ ALL_ELSE = "all else"
 """Name of the group of parameters that no pattern chooses."""
 
 
-def build_optimizer(network: Network, config: TrainConfig, transfer: TransferConfig) -> torch.optim.Optimizer:
+def build_optimizer(network: nn.Module, config: LoopConfig, transfer: TransferConfig) -> torch.optim.Optimizer:
     """Optimizer of the parameters of `network` that are trained; what `transfer.freeze` names is frozen on the way.
 
     One group of parameters for each pattern of `transfer.lr_factors`, in their order, and one for all else: a group has
@@ -41,7 +42,7 @@ def build_optimizer(network: Network, config: TrainConfig, transfer: TransferCon
     raise AssertionError(config.optimizer)
 
 
-def freeze(network: Network, patterns: Iterable[str]) -> None:
+def freeze(network: nn.Module, patterns: Iterable[str]) -> None:
     """Let the parameters that `patterns` choose ask for no gradient; batch norms among them keep their statistics.
 
     ConfigError for a pattern that chooses nothing.
@@ -52,13 +53,14 @@ def freeze(network: Network, patterns: Iterable[str]) -> None:
             parameters[name].requires_grad_(False)
 
 
-def chosen_parameters(network: Network, pattern: str, *, key: str) -> list[str]:
+def chosen_parameters(network: nn.Module, pattern: str, *, key: str) -> list[str]:
     """Names of the parameters that `pattern` chooses: a glob over their names, or the word "encoder".
 
     ConfigError, which names the setting `key` and the nearest names, if there are none.
     """
     parameters = dict(network.named_parameters())
     if pattern == ENCODER:
+        assert isinstance(network, Network), "only a network says what encodes"
         encoding = {id(parameter) for parameter in network.encoder_parameters()}
         return [name for name, parameter in parameters.items() if id(parameter) in encoding]
     chosen = [name for name in parameters if fnmatchcase(name, pattern)]
@@ -72,7 +74,7 @@ def chosen_parameters(network: Network, pattern: str, *, key: str) -> list[str]:
     return chosen
 
 
-def _groups(network: Network, factors: Mapping[str, float]) -> list[dict[str, Any]]:
+def _groups(network: nn.Module, factors: Mapping[str, float]) -> list[dict[str, Any]]:
     """Groups of an optimizer; of several patterns that choose a parameter the last one counts."""
     owner = {name: ALL_ELSE for name, parameter in network.named_parameters() if parameter.requires_grad}
     if not owner:

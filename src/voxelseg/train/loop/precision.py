@@ -4,10 +4,10 @@ import torch
 
 from voxelseg.errors import ConfigError
 from voxelseg.predict.precision import half_precision
-from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop.config import LoopConfig
 
 
-def training_precision(config: TrainConfig, device: torch.device) -> torch.dtype:
+def training_precision(config: LoopConfig, device: torch.device) -> torch.dtype:
     """Type that the network computes in; ConfigError for one that the device does not have."""
     if config.precision == "fp32":
         return torch.float32

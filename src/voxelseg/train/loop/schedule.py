@@ -2,7 +2,7 @@
 
 import math
 
-from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop.config import LoopConfig
 
 WARMUP_START = 1e-3
 """Share of the peak learning rate with which a warm-up begins."""
@@ -10,7 +10,7 @@ IMPROVEMENT = 1e-4
 """A validation loss counts as better if it is lower by this much."""
 
 
-def lr_factor(config: TrainConfig, progress: float) -> float:
+def lr_factor(config: LoopConfig, progress: float) -> float:
     """Share of the peak learning rate at `progress` in [0, 1]: warm-up, then the schedule over what is left.
 
     A plateau schedule is constant here; the loop lowers it when validation stalls.
@@ -31,7 +31,7 @@ def lr_factor(config: TrainConfig, progress: float) -> float:
 class Plateau:
     """Factor that falls each time the validation loss has not improved for `plateau_patience` epochs."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: LoopConfig) -> None:
         self.config = config
         self.factor = 1.0
         self.best = math.inf
@@ -56,21 +56,21 @@ class Plateau:
 
 
 class Best:
-    """The best running validation so far, by its mean Dice or its loss, and the epoch that it came after."""
+    """The best running validation so far, by its score or its loss, and the epoch that it came after."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: LoopConfig) -> None:
         self.config = config
         self.value = -math.inf
-        """Dice, or the negative loss: more is better."""
+        """Score, or the negative loss: more is better."""
         self.epoch = -1
         """None yet: as if it had been before the first."""
 
-    def update(self, loss: float, mean_dice: float | None, epoch: int) -> bool:
+    def update(self, loss: float, score: float | None, epoch: int) -> bool:
         """Take the validation after `epoch` into account; returns whether it is better than all before.
 
-        A Dice that is not defined, or a loss that is not a number, is never better.
+        A score that is not defined, or a loss that is not a number, is never better.
         """
-        value = -loss if self.config.watch == "loss" else mean_dice
+        value = -loss if self.config.watch == "loss" else score
         if value is None or not value > self.value:
             return False
         self.value, self.epoch = value, epoch

@@ -48,8 +48,8 @@ class Counters:
     """The longest time that saving the state took."""
     saving_best_s: float = 0.0
     """The longest time that saving the best weights took."""
-    mean_dice: float | None = None
-    """Of the last running validation."""
+    score: float | None = None
+    """Of the last running validation: more is better."""
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
@@ -97,6 +97,6 @@ def read_state(path: Path, restore: Callable[[dict[str, Any]], None]) -> bool:
             raise
         reason = f"{type(error).__name__}: {''.join(str(error).splitlines()[:1])}"
         raise CheckpointError(
-            f"{path}: damaged, or of another model ({reason}). Delete {path.parent} to train this fold again."
+            f"{path}: damaged, or of another model ({reason}). Delete {path.parent} to train again."
         ) from error
     return True

@@ -2,21 +2,18 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import ConfigError
-from voxelseg.losses import DeepSupervisionLoss, DiceCrossEntropy, deep_supervision_weights
-from voxelseg.nets import Network
 from voxelseg.nets.kernel_masks import is_sparse
-from voxelseg.patches.loader import Batch
-from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop.config import LoopConfig
+from voxelseg.train.loop.objective import Model, Objective
 from voxelseg.train.loop.optimizer import build_optimizer
 from voxelseg.train.loop.precision import training_precision
 from voxelseg.train.machines.distributed import Processes
@@ -25,7 +22,7 @@ from voxelseg.train.sparse.topology import Topology, TopologyUpdate
 from voxelseg.train.start.transfer import TransferConfig
 
 
-class Stepper:
+class Stepper(Generic[Model]):
     """What a step changes, and the three parts of a step: `gradients`, `update`, and after it is counted, `finish`.
 
     The order is that of E2ENet's authors: gradients of all batches; clipping of all of them together, those of inactive
@@ -35,50 +32,48 @@ class Stepper:
 
     def __init__(
         self,
-        model: Network,
-        config: TrainConfig,
+        model: Model,
+        config: LoopConfig,
+        objective: Objective[Model],
         *,
         transfer: TransferConfig,
         sparse: SparseConfig,
-        labels: LabelScheme,
         seed: int,
         processes: Processes,
     ) -> None:
         """`model` lies on the device of `processes`. ConfigError for settings that device or network cannot have."""
         self.model = model
         self.config = config
+        self.objective = objective
         self.processes = processes
         self.device = processes.device
         self.precision = training_precision(config, self.device)
-        self.loss = _loss_of(config, labels).to(self.device)
-        """Of batches that this process sees alone, such as those of a validation."""
-        shared_loss = _loss_of(config, labels, total=processes.total).to(self.device)
-        self.supervised_loss: DiceCrossEntropy | DeepSupervisionLoss = shared_loss
-        if model.deep_supervision:
-            self.supervised_loss = DeepSupervisionLoss(shared_loss, deep_supervision_weights(len(model.output_strides)))
-        self.parts: list[dict[str, Tensor]] = []
+        self.parts: list[Mapping[str, Tensor]] = []
         """Parts of the loss of each batch of the last step, as scalars."""
         self.optimizer = build_optimizer(model, config, transfer)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == torch.float16)
         self.averaged = copy.deepcopy(model) if config.ema else None
-        self.topology = Topology(model, sparse, seed=seed, averaged=self.averaged) if is_sparse(model) else None
+        network = objective.network(model)
+        averaged = None if self.averaged is None else objective.network(self.averaged)
+        self.topology = Topology(network, sparse, seed=seed, averaged=averaged) if is_sparse(network) else None
         self._wrapped = processes.wrap(model)
         self._forward = torch.compile(self._wrapped) if config.compile else self._wrapped
 
     @property
-    def result(self) -> Network:
-        """The network to use: the average of the weights if one is kept."""
+    def result(self) -> Model:
+        """The model to use: the average of the weights if one is kept."""
         return self.model if self.averaged is None else self.averaged
 
-    def gradients(self, batches: Sequence[Batch]) -> tuple[float, float]:
+    def gradients(self, batches: Sequence[Any]) -> tuple[float, float]:
         """Mean loss of all processes' `batches`, and the norm of their averaged gradients before these were clipped."""
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         self.parts = []
         total = torch.zeros((), device=self.device)
-        for number, (image, target) in enumerate(batches, start=1):
+        for number, batch in enumerate(batches, start=1):
             with nullcontext() if number == len(batches) else self.processes.alone_for_now(self._wrapped):
-                loss = self._loss(image.to(self.device, non_blocking=True), target.to(self.device, non_blocking=True))
+                loss = self.objective(self._outputs, moved(batch, self.device))
+                self.parts.append(self.objective.parts)
                 share = loss / len(batches)
                 self.scaler.scale(share).backward()  # type: ignore[no-untyped-call]
             total += share.detach()
@@ -89,29 +84,20 @@ class Stepper:
         own_loss, own_norm = torch.stack([total, norm]).tolist()  # together: a GPU is waited for once
         return self.processes.mean(own_loss), own_norm
 
-    def _loss(self, image: Tensor, target: Tensor) -> Tensor:
+    def _outputs(self, inputs: Any) -> Any:
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
-            outputs = self._outputs(image)
-        loss: Tensor = self.supervised_loss(outputs, target)
-        self.parts.append(self.supervised_loss.parts)
-        if self.model.auxiliary_loss is not None:
-            self.parts[-1]["of the network"] = self.model.auxiliary_loss.detach()
-            loss = loss + self.model.auxiliary_loss
-        return loss
+            if not self.config.compile:
+                return self._forward(inputs)
+            from torch._dynamo.exc import TorchDynamoException  # torch names its errors nowhere else
 
-    def _outputs(self, image: Tensor) -> Any:
-        if not self.config.compile:
-            return self._forward(image)
-        from torch._dynamo.exc import TorchDynamoException  # torch names its errors nowhere else
-
-        try:
-            return self._forward(image)
-        except TorchDynamoException as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise ConfigError(
-                f"train.compile: torch.compile fails here ({reason}). It needs a C++ compiler, such as g++, and on a "
-                "GPU triton. Train into another --out without it."
-            ) from error
+            try:
+                return self._forward(inputs)
+            except TorchDynamoException as error:
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise ConfigError(
+                    f"train.compile: torch.compile fails here ({reason}). It needs a C++ compiler, such as g++, and on "
+                    "a GPU triton. Train into another --out without it."
+                ) from error
 
     def worst_parts(self) -> dict[str, float]:
         """Parts of the loss of the last step's first batch that has one that is not finite, or of its first batch."""
@@ -171,12 +157,10 @@ class Stepper:
             self.topology.restore(state["topology"])
 
 
-def _loss_of(config: TrainConfig, labels: LabelScheme, **total: Any) -> DiceCrossEntropy:
-    return DiceCrossEntropy(
-        region_table=torch.from_numpy(labels.region_table) if labels.has_regions else None,
-        dice_weight=config.dice_weight,
-        ce_weight=config.ce_weight,
-        batch_dice=config.batch_dice,
-        dice_background=config.dice_background,
-        **total,
-    )
+def moved(batch: Any, device: torch.device) -> Any:
+    """`batch`, a tensor or nested tuples, lists and dictionaries of them, on `device`."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {name: moved(part, device) for name, part in batch.items()}
+    return [moved(part, device) for part in batch]

@@ -1,4 +1,4 @@
-"""The training of one fold: steps, running validation, checkpoints, continuing."""
+"""A training: steps, running validation, checkpoints, continuing."""
 
 import math
 import threading
@@ -8,17 +8,13 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Generic, NoReturn
 
 import torch
 
-from voxelseg.data.labels import LabelScheme
 from voxelseg.data.wording import some
-from voxelseg.errors import ConfigError, StoppedError, VoxelsegError, WorkerError
-from voxelseg.nets import Network
-from voxelseg.patches.loader import Batch, PatchSource, cases_of, load_batches
-from voxelseg.preprocess.store import StoredCase
-from voxelseg.train.config import TrainConfig
+from voxelseg.errors import StoppedError, VoxelsegError, WorkerError
+from voxelseg.patches.loader import SampleSource, load_batches
 from voxelseg.train.loop.budget import (
     StepTimer,
     epoch_is_over,
@@ -27,7 +23,9 @@ from voxelseg.train.loop.budget import (
     seconds_left,
     step_fits,
 )
+from voxelseg.train.loop.config import LoopConfig
 from voxelseg.train.loop.log import LOG_FILE, TrainLog
+from voxelseg.train.loop.objective import Model, Objective, Validation
 from voxelseg.train.loop.schedule import lr_factor
 from voxelseg.train.loop.stage import Stage
 from voxelseg.train.loop.state import (
@@ -40,8 +38,7 @@ from voxelseg.train.loop.state import (
 from voxelseg.train.loop.step import Stepper
 from voxelseg.train.loop.stopping import stop_requests
 from voxelseg.train.loop.tensorboard import TENSORBOARD_FOLDER, TensorBoard
-from voxelseg.train.loop.validation import RunningValidation
-from voxelseg.train.loop.watch import NOT_VALIDATED, Watch
+from voxelseg.train.loop.watch import Watch
 from voxelseg.train.machines.distributed import Processes, processes_here
 from voxelseg.train.machines.resources import num_cores
 from voxelseg.train.sparse.settings import SparseConfig
@@ -66,23 +63,23 @@ class Progress:
     step: int
     loss: float
     """Of the last step."""
-    mean_dice: float | None
+    score: float | None
     """Of the last running validation."""
     elapsed_s: float
     left_s: float
 
 
-class Trainer:
-    """Trains `model` on patches of `source`; `folder` holds its state and log."""
+class Trainer(Generic[Model]):
+    """Trains `model` for an objective on samples of `source`; `folder` holds its state and log."""
 
     def __init__(
         self,
-        model: Network,
-        config: TrainConfig,
-        source: PatchSource,
+        model: Model,
+        config: LoopConfig,
+        source: SampleSource,
         *,
-        validation_cases: Sequence[StoredCase],
-        labels: LabelScheme,
+        objective: Objective[Model],
+        validation: Validation[Model],
         folder: Path,
         device: torch.device,
         transfer: TransferConfig | None = None,
@@ -90,7 +87,7 @@ class Trainer:
         processes: Processes | None = None,
         stage: Stage | None = None,
         on_progress: Callable[[Progress], None] | None = None,
-        on_best: Callable[["Trainer"], None] | None = None,
+        on_best: Callable[["Trainer[Model]"], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_best` keeps the weights: it is called when the running validation is better than ever before.
@@ -98,11 +95,6 @@ class Trainer:
         `clock` gives seconds; a time budget is kept by it. ConfigError for settings that the device, the network or the
         data cannot have.
         """
-        if not validation_cases and (config.early_stopping or config.schedule == "plateau"):
-            raise ConfigError(
-                f"{'train.early_stopping' if config.early_stopping else 'train.schedule=plateau'}: this fold holds out "
-                "no cases to validate with. Leave it out, or use other folds."
-            )
         self.model = model.to(device)
         self.config = config
         self.source = source
@@ -120,18 +112,11 @@ class Trainer:
         self.stepper = Stepper(
             self.model,
             config,
+            objective,
             transfer=transfer or TransferConfig(),
             sparse=sparse or SparseConfig(),
-            labels=labels,
             seed=source.seed,
             processes=self.processes,
-        )
-        validation = RunningValidation(
-            validation_cases,
-            count=config.validation_patches,
-            patch_size=source.patch_size,
-            labels=labels,
-            seed=source.seed + 1,
         )
         self.watch = Watch(config, validation, self.stepper, self.clock)
         self.learning_rate = config.lr
@@ -139,8 +124,8 @@ class Trainer:
         self._saved = self.clock()
 
     @property
-    def result(self) -> Network:
-        """The network to use: the average of the weights if one is kept."""
+    def result(self) -> Model:
+        """The model to use: the average of the weights if one is kept."""
         return self.stepper.result
 
     @property
@@ -197,7 +182,7 @@ class Trainer:
         self.timer.start(self.counters.elapsed_s)
         self._saved = self.clock()
 
-    def _load_batches(self) -> Iterator[Batch]:
+    def _load_batches(self) -> Iterator[Any]:
         workers, cores = self.config.workers, num_cores() // processes_here()
         return load_batches(
             self.source,
@@ -212,9 +197,9 @@ class Trainer:
         """Number of the first sample of the next step."""
         return (self.stage.steps + self.counters.step) * self.config.accumulate * self.source.batch_size
 
-    def _next_batches(self, batches: Iterator[Batch], stop: threading.Event) -> list[Batch]:
+    def _next_batches(self, batches: Iterator[Any], stop: threading.Event) -> list[Any]:
         """The batches of a step, all of them, so that no step is left half done if a process that makes them dies."""
-        found: list[Batch] | None = None
+        found: list[Any] | None = None
         try:
             found = list(islice(batches, self.config.accumulate))
         except WorkerError:
@@ -235,7 +220,7 @@ class Trainer:
             event, step=counters.step, epoch=counters.epoch, elapsed_s=counters.elapsed_s, time=time.time(), **values
         )
 
-    def _take_step(self, batches: Sequence[Batch]) -> float:
+    def _take_step(self, batches: Sequence[Any]) -> float:
         """Loss of a step, which is counted."""
         counters, config = self.counters, self.config
         self.timer.batch_arrived()
@@ -275,7 +260,7 @@ class Trainer:
     def _circumstances(self) -> str:
         """Parts of the loss, and cases, of the step."""
         first = self._first_sample()
-        cases = cases_of(self.source, range(first, first + self.config.accumulate * self.source.batch_size))
+        cases = self.source.cases_of(range(first, first + self.config.accumulate * self.source.batch_size))
         values = ", ".join(f"{name} {value:.4g}" for name, value in self.stepper.worst_parts().items())
         return f"{values}; patches of {some(sorted(set(cases)))}"
 
@@ -293,7 +278,7 @@ class Trainer:
         """Validate if that is due, log, and save the state."""
         counters = self.counters
         validates = self.watch.is_due(counters)
-        record = self.watch.look(counters) if validates else NOT_VALIDATED
+        record = self.watch.look(counters) if validates else self.watch.not_validated()
         if record["best"]:
             self._keep_best()
         counters.elapsed_s = self.timer.elapsed_s()
@@ -326,7 +311,7 @@ class Trainer:
         if self.on_progress is None:
             return
         counters, left_s = self.counters, seconds_left(self.config, self.counters)
-        self.on_progress(Progress(self.progress, counters.step, loss, counters.mean_dice, counters.elapsed_s, left_s))
+        self.on_progress(Progress(self.progress, counters.step, loss, counters.score, counters.elapsed_s, left_s))
 
     def save_state(self) -> None:
         """Write everything that continuing needs, atomically."""

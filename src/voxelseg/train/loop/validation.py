@@ -17,9 +17,18 @@ class RunningValidation:
     """`count` places in `cases` in turn, drawn from `seed`; half of them around foreground. Read anew each time."""
 
     def __init__(
-        self, cases: Sequence[StoredCase], *, count: int, patch_size: Shape, labels: LabelScheme, seed: int
+        self,
+        cases: Sequence[StoredCase],
+        *,
+        count: int,
+        patch_size: Shape,
+        labels: LabelScheme,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        seed: int,
     ) -> None:
+        """`loss` lies on the device of the networks."""
         self.labels = labels
+        self.loss = loss
         self.patch_size = patch_size
         self.places: list[Place] = []
         for number in range(count if cases else 0):
@@ -32,7 +41,6 @@ class RunningValidation:
     def __call__(
         self,
         network: Network,
-        loss: Callable[[Tensor, Tensor], Tensor],
         *,
         device: torch.device,
         precision: torch.dtype = torch.float32,
@@ -53,7 +61,7 @@ class RunningValidation:
                 image, target = (one.to(device) for one in patch)
                 with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
                     logits = network(image)
-                losses.append(float(loss(logits, target)))
+                losses.append(float(self.loss(logits, target)))
                 counts += _overlap(logits, target, self.labels)
         finally:
             network.deep_supervision = switched

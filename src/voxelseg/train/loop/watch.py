@@ -2,24 +2,21 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
-from voxelseg.train.config import TrainConfig
 from voxelseg.train.loop.budget import num_validation_patches, validation_is_due
+from voxelseg.train.loop.config import LoopConfig
+from voxelseg.train.loop.objective import Model, Validation
 from voxelseg.train.loop.schedule import Best, Plateau
 from voxelseg.train.loop.state import Counters
 from voxelseg.train.loop.step import Stepper
-from voxelseg.train.loop.validation import RunningValidation
-
-NOT_VALIDATED: dict[str, Any] = {"validation_loss": None, "validation_dice": None, "mean_dice": None, "best": False}
-"""What the log says of an epoch without running validation."""
 
 
-class Watch:
-    """Validates the network of `stepper` now and then; knows the best validation, and whether they stall."""
+class Watch(Generic[Model]):
+    """Validates the model of `stepper` now and then; knows the best validation, and whether they stall."""
 
     def __init__(
-        self, config: TrainConfig, validation: RunningValidation, stepper: Stepper, clock: Callable[[], float]
+        self, config: LoopConfig, validation: Validation[Model], stepper: Stepper[Model], clock: Callable[[], float]
     ) -> None:
         self.config = config
         self.validation = validation
@@ -34,17 +31,22 @@ class Watch:
 
     def look(self, counters: Counters) -> dict[str, Any]:
         """Validate after an epoch; returns what the log says of it, "best" if it is better than all before."""
-        loss, dice = self.validate(counters, self._num_patches(counters))
-        defined = [value for value in dice.values() if math.isfinite(value)]
-        counters.mean_dice = sum(defined) / len(defined) if defined else None
+        loss, scores = self.validate(counters, self._num_patches(counters))
+        counters.score = self.stepper.objective.score(scores)
         if self.config.schedule == "plateau":
             self.plateau.update(loss, counters.epoch)
-        return {
-            "validation_loss": loss,
-            "validation_dice": dice or None,
-            "mean_dice": counters.mean_dice,
-            "best": self.best.update(loss, counters.mean_dice, counters.epoch),
-        }
+        best = self.best.update(loss, counters.score, counters.epoch)
+        return self._record(loss, scores or None, counters.score, best=best)
+
+    def not_validated(self) -> dict[str, Any]:
+        """What the log says of an epoch without running validation."""
+        return self._record(None, None, None, best=False)
+
+    def _record(
+        self, loss: float | None, scores: dict[str, float] | None, score: float | None, *, best: bool
+    ) -> dict[str, Any]:
+        objective = self.stepper.objective
+        return {"validation_loss": loss, objective.scores_name: scores, objective.score_name: score, "best": best}
 
     def time_first_patch(self, counters: Counters) -> bool:
         """Whether it was not known yet how long a patch takes, and now is, with what all of them will."""
@@ -54,12 +56,11 @@ class Watch:
         return True
 
     def validate(self, counters: Counters, num_patches: int) -> tuple[float, dict[str, float]]:
-        """Loss and Dice on the first patches of the running validation; its time is noted."""
+        """Loss and scores on the first patches of the running validation; its time is noted."""
         began, stepper = self.clock(), self.stepper
-        loss, dice = stepper.processes.from_main(
+        loss, scores = stepper.processes.from_main(
             lambda: self.validation(
                 stepper.result,
-                stepper.loss,
                 device=stepper.device,
                 precision=stepper.precision,
                 num_patches=num_patches,
@@ -70,7 +71,7 @@ class Watch:
         counters.patch_s = min(took / num_patches, math.inf if counters.patch_s is None else counters.patch_s)
         expected = counters.patch_s * self._num_patches(counters)
         counters.longest_validation_s = max(counters.longest_validation_s, took, expected)
-        return loss, dice
+        return loss, scores
 
     def _num_patches(self, counters: Counters) -> int:
         return num_validation_patches(self.config, counters, len(self.validation.places))

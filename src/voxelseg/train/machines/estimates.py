@@ -8,12 +8,14 @@ from pathlib import Path
 
 import torch
 
+from voxelseg.data.dataset import Dataset
 from voxelseg.errors import VoxelsegError
 from voxelseg.nets import Network
 from voxelseg.nets.complexity import count
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
 from voxelseg.preprocess.store import VOXELS_PER_CLASS
+from voxelseg.train.loop.config import LoopConfig
 from voxelseg.train.loop.state import STATE_FILE
 from voxelseg.train.machines.distributed import Processes, processes_here
 from voxelseg.train.machines.memory import SAFETY, training_bytes_of_weights
@@ -28,6 +30,10 @@ LEAST_OF_STEP = 0.25
 _BYTES_OF_A_PLACE = 12
 LABEL_MAP_SHARE = {".nii.gz": 0.1}
 """Bytes per voxel of a compressed label map, at most; other formats take one."""
+
+
+DiskPart = tuple[Path, str, int, int]
+"""Folder, and what is written there: its name, and the bytes that it takes at most and at least."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,20 +78,25 @@ def _amount(size: int) -> str:
 
 def disk_needs(run: Run, folds: Sequence[int], fingerprint: Fingerprint, *, store: Path) -> list[Need]:
     """What the cases that `store` lacks and what `folds` write will take, on each disk that is concerned."""
-    missing = [case.id for case in run.dataset.cases if not (store / case.id).is_dir()]
-    cases = sum(stored_bytes(fingerprint, case, run.plan) for case in missing)
-    parts = [(store, "cases", cases, int(LEAST_OF_STORE * cases))]
+    parts = [store_part(run.dataset, fingerprint, run.plan, store)]
     unfinished = open_folds(run, folds)
     if unfinished:
-        weights, state = _saved_bytes(run)
-        written = sum(_still_to_write(run.fold_folder(fold) / STATE_FILE, state) for fold in unfinished)
+        weights, state = saved_bytes(_without_memory(run), run.config.train)
+        written = sum(still_to_write(run.fold_folder(fold) / STATE_FILE, state) for fold in unfinished)
         # Written under another name first: while it is replaced, a state is there twice.
         parts.append((run.folder, "states", written + state, written + state))
         train = run.config.train
         models = weights * len(unfinished) * (1 + train.save_best + (train.grow_kernel is not None))
         parts.append((run.folder, "models", models, models))
         parts.append((run.folder, "predictions", _prediction_bytes(run, unfinished, fingerprint), 0))
-    return _by_disk([part for part in parts if part[2]])
+    return by_disk(parts)
+
+
+def store_part(dataset: Dataset, fingerprint: Fingerprint, plan: Plan, store: Path) -> DiskPart:
+    """What the cases that `store` lacks will take there."""
+    missing = [case.id for case in dataset.cases if not (store / case.id).is_dir()]
+    cases = sum(stored_bytes(fingerprint, case, plan) for case in missing)
+    return store, "cases", cases, int(LEAST_OF_STORE * cases)
 
 
 def open_folds(run: Run, folds: Sequence[int]) -> list[int]:
@@ -104,15 +115,15 @@ def stored_bytes(fingerprint: Fingerprint, case: str, plan: Plan) -> int:
     return int(voxels * (4 * len(plan.channels) + 2) + places)
 
 
-def _saved_bytes(run: Run) -> tuple[int, int]:
+def saved_bytes(network: Network, config: LoopConfig) -> tuple[int, int]:
     """Bytes of the network's weights, and of a training's state."""
-    network = _without_memory(run)
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     # All that a training holds but the gradients, which are as large as the weights.
-    return weights, training_bytes_of_weights(network, run.config.train) - weights
+    return weights, training_bytes_of_weights(network, config) - weights
 
 
-def _still_to_write(path: Path, size: int) -> int:
+def still_to_write(path: Path, size: int) -> int:
+    """How much larger a file of `size` bytes is than what is there."""
     return max(size - path.stat().st_size, 0) if path.is_file() else size
 
 
@@ -122,12 +133,13 @@ def _prediction_bytes(run: Run, folds: Sequence[int], fingerprint: Fingerprint) 
     return int(per_voxel * sum(prod(fingerprint.cases[case].shape) for case in held_out))
 
 
-def _by_disk(parts: Sequence[tuple[Path, str, int, int]]) -> list[Need]:
-    """Needs of (folder, name, most, least), those on one disk together."""
-    disks: dict[int, list[tuple[Path, str, int, int]]] = {}
+def by_disk(parts: Sequence[DiskPart]) -> list[Need]:
+    """Needs of all parts that take something, those on one disk together."""
+    disks: dict[int, list[DiskPart]] = {}
     for part in parts:
-        existing = next(folder for folder in (part[0], *part[0].absolute().parents) if folder.exists())
-        disks.setdefault(existing.stat().st_dev, []).append((existing, *part[1:]))
+        if part[2]:
+            existing = next(folder for folder in (part[0], *part[0].absolute().parents) if folder.exists())
+            disks.setdefault(existing.stat().st_dev, []).append((existing, *part[1:]))
     return [
         Need(
             where=f"Disk of {found[-1][0]}",
@@ -141,22 +153,26 @@ def _by_disk(parts: Sequence[tuple[Path, str, int, int]]) -> list[Need]:
 
 
 def memory_need(run: Run, processes: Processes) -> Need | None:
-    """What a training step takes of the device's memory; None where the system does not say what is free.
+    """What a training step takes of the device's memory; None where the system does not say what is free."""
+    return step_need(_without_memory(run), run.plan, run.config.train, processes)
+
+
+def step_need(network: Network, plan: Plan, config: LoopConfig, processes: Processes) -> Need | None:
+    """What a step of a training of `network` takes of the device's memory; None where it is not said what is free.
 
     Counted, not measured, for PyTorch's own operations in single precision without checkpointing: at most that. Of
-    several processes on one CPU it is all of them.
+    several processes on one CPU it is all of them. `network` may lie on the meta device.
     """
-    free = free_memory(run.device)
+    on_gpu, free = processes.device.type == "cuda", free_memory(processes.device)
     if free is None:
         return None
-    network = _without_memory(run)
-    sharing = 1 if run.device.type == "cuda" else processes_here()
-    patches = run.plan.batch_size // processes.count
-    weights = sharing * training_bytes_of_weights(network, run.config.train)
-    kept = sharing * patches * count(network, run.plan.patch_size).kept_bytes
+    sharing = 1 if on_gpu else processes_here()
+    patches = plan.batch_size // processes.count
+    weights = sharing * training_bytes_of_weights(network, config)
+    kept = sharing * patches * count(network, plan.patch_size).kept_bytes
     recomputes = getattr(getattr(network, "config", None), "checkpointing", False)
     return Need(
-        where="GPU memory" if run.device.type == "cuda" else "Memory",
+        where="GPU memory" if on_gpu else "Memory",
         parts={"weights": weights, "a step": int(SAFETY * kept)},
         least=weights + (0 if recomputes else int(LEAST_OF_STEP * kept)),
         free=free,

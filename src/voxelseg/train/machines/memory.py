@@ -4,13 +4,15 @@ from functools import cache
 from math import inf, prod
 
 import torch
+from torch import nn
 
 from voxelseg.data.dataset import Dataset
-from voxelseg.errors import ConfigError
+from voxelseg.errors import ConfigError, VoxelsegError, memory_ran_out
 from voxelseg.nets import Network
 from voxelseg.nets.network import Levels
-from voxelseg.plan.planner import PlanLimits
-from voxelseg.train.config import RunConfig, TrainConfig
+from voxelseg.plan.planner import PlanLimits, fitting_patch
+from voxelseg.train.config import NetworkConfig
+from voxelseg.train.loop.config import LoopConfig
 from voxelseg.train.loop.precision import training_precision
 from voxelseg.train.run import build_network, topology_options
 
@@ -26,7 +28,7 @@ _OPTIMIZER_STATE = {"adamw": 2, "sgd": 1}
 
 
 def plan_limits(
-    model: str, dataset: Dataset, config: RunConfig, device: torch.device, *, memory_gb: float | None = None
+    model: str, dataset: Dataset, config: NetworkConfig, device: torch.device, *, memory_gb: float | None = None
 ) -> PlanLimits:
     """What `model` with the options of `config` allows on `device`, in `memory_gb` or the device's default.
 
@@ -42,9 +44,17 @@ def plan_limits(
             f"memory budget {budget:g} GB: weights, gradients and optimizer of {model} alone take {weights_gb:.3g} GB. "
             "Raise --memory-gb or choose a smaller network."
         )
-    per_voxel = training_bytes_per_voxel(
-        network.to(device), in_channels=len(dataset.channels), precision=training_precision(config.train, device)
-    )
+    try:
+        per_voxel = training_bytes_per_voxel(
+            network.to(device), in_channels=len(dataset.channels), precision=training_precision(config.train, device)
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not memory_ran_out(error):
+            raise
+        raise VoxelsegError(
+            f"the memory ran out while a small patch showed what {model} takes. End other programs, or choose a "
+            "smaller network."
+        ) from error
     voxels = int((budget - weights_gb) * 1e9 / per_voxel)
     if device.type == "cpu" and memory_gb is None:
         voxels = min(voxels, CPU_VOXELS_PER_STEP)
@@ -58,7 +68,7 @@ def plan_limits(
     return PlanLimits(divisor=divisor, voxels_per_step=max(voxels, 1))
 
 
-def training_bytes_of_weights(model: Network, config: TrainConfig) -> int:
+def training_bytes_of_weights(model: nn.Module, config: LoopConfig) -> int:
     """Bytes that training takes whatever the patch: weights, gradients, optimizer state and averaged weights."""
     copies = 2 + _OPTIMIZER_STATE[config.optimizer] + (config.ema > 0)
     return copies * sum(parameter.nbytes for parameter in model.parameters())
@@ -78,8 +88,8 @@ def training_bytes_per_voxel(model: Network, *, in_channels: int, precision: tor
         saved = _saved_bytes(model, (1, in_channels, *model.image_size), precision=precision)
         voxels = prod(model.image_size)
     else:
-        small = [max(-(-32 // step) * step, 2 * step) for step in model.divisor]
-        large = [2 * small[0], *small[1:]]
+        small = fitting_patch((32, 32, 32), model.divisor)
+        large = (2 * small[0], *small[1:])
         first, second = (_saved_bytes(model, (1, in_channels, *size), precision=precision) for size in (small, large))
         saved, voxels = second - first, prod(large) - prod(small)
     model.train(was_training)

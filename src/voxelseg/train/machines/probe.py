@@ -22,6 +22,7 @@ from voxelseg.patches.loader import Batch
 from voxelseg.plan.plan import Plan
 from voxelseg.train.config import RunConfig
 from voxelseg.train.fitting import prepare_torch
+from voxelseg.train.loop.segmentation import Segmentation
 from voxelseg.train.loop.step import Stepper
 from voxelseg.train.machines.distributed import Processes
 from voxelseg.train.machines.resources import free_memory
@@ -152,14 +153,16 @@ def _run_steps(trial: Trial) -> tuple[float, float] | None:
     torch.ones(1, device=device)  # the device's own memory is not the training's
     before = _resident_bytes()
     try:
+        network = build_network(trial.model, dataset, trial.config, trial.plan).to(device)
+        alone = Processes.alone(device)
         stepper = Stepper(
-            build_network(trial.model, dataset, trial.config, trial.plan).to(device),
+            network,
             trial.config.train,
+            Segmentation(network, trial.config.train, dataset.labels, alone),
             transfer=trial.config.transfer,
             sparse=trial.config.sparse,
-            labels=dataset.labels,
             seed=0,
-            processes=Processes.alone(device),
+            processes=alone,
         )
         highest = len(dataset.labels.region_table) if dataset.labels.has_regions else dataset.labels.num_outputs
         seconds = []

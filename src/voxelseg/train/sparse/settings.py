@@ -47,6 +47,14 @@ class SparseConfig(BaseModel):
             raise ValueError(f"{', '.join(sorted(idle))}: nothing moves with freeze_topology. Leave one out")
         return self
 
+    def check_length(self, num_steps: int) -> None:
+        """ValueError if no kernel would ever move in a training of so many steps."""
+        if self.update_every is not None and self.update_every >= num_steps:
+            raise ValueError(
+                f"sparse.update_every={self.update_every} is not reached in {num_steps} steps, so no kernel would ever "
+                "move. Lower it, leave it out, or fix the masks with sparse.freeze_topology=true instead"
+            )
+
     def set_keys(self) -> set[str]:
         """Keys whose values are not the defaults."""
         return {name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default}

@@ -4,7 +4,7 @@ Every tensor is looked up by its name. Which tensors belong to the heads, to the
 network itself: they are those whose shapes change with its classes, its channels or its kernel size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ OUTCOMES = {
     "grown": "taken, kernels grown",
     "averaged": "taken, channels averaged",
     "fresh_heads": "heads, start fresh",
+    "untrained": "not pre-trained, start fresh",
     "missing": "not in the file, start fresh",
     "mismatched": "of another shape, start fresh",
     "left_out": "in the file only",
@@ -40,22 +41,33 @@ class Matches:
     refused: dict[str, list[str]] = field(default_factory=lambda: {CHANNELS: [], KERNELS: [], LARGER_KERNELS: []})
     """Names of tensors that only an option would let through, or none, by the reason."""
     share: float
-    """Of the network's weights without its heads that has new values."""
+    """Of the network's weights without its heads that has new values; of those that were pre-trained, if not all."""
 
 
 def match_tensors(
-    network: Network, weights: Mapping[str, Tensor], *, heads_fit: bool, average: bool, grow: bool
+    network: Network,
+    weights: Mapping[str, Tensor],
+    *,
+    heads_fit: bool,
+    average: bool,
+    grow: bool,
+    part: Collection[str] | None = None,
 ) -> Matches:
     """New values for the tensors of `network` from `weights`, under the same names; `network` stays as it is.
 
     Heads start fresh unless they have the same shape and `heads_fit`. `average` lets input channels be averaged and
-    `grow` lets kernels be interpolated to a larger size.
+    `grow` lets kernels be interpolated to a larger size. `part` has the names of the tensors that `weights` are meant
+    to be of, if not all: only these are missed, and count in the share.
     """
     own = network.state_dict()
-    matcher = _Matcher(network, heads_fit=heads_fit, average=average, grow=grow)
+    matcher = _Matcher(network, heads_fit=heads_fit, average=average, grow=grow, part=part)
     found = {name: matcher.match(name, weights.get(name), target) for name, target in own.items()}
     taken = {name: value for name, (_, value) in found.items() if value is not None}
-    body = {name: target.numel() for name, target in own.items() if name not in matcher.heads and not is_mask(name)}
+    body = {
+        name: target.numel()
+        for name, target in own.items()
+        if name not in matcher.heads and not is_mask(name) and (part is None or name in part)
+    }
     share = sum(count for name, count in body.items() if name in taken) / max(sum(body.values()), 1)
     matches = Matches(taken=taken, share=share)
     for name, (outcome, _) in found.items():
@@ -67,12 +79,15 @@ def match_tensors(
 class _Matcher:
     """Decides for one tensor after the other what becomes of it."""
 
-    def __init__(self, network: Network, *, heads_fit: bool, average: bool, grow: bool) -> None:
+    def __init__(
+        self, network: Network, *, heads_fit: bool, average: bool, grow: bool, part: Collection[str] | None
+    ) -> None:
+        self.part = part
         self.heads_fit = heads_fit
         self.average = average
         self.grow = grow
         depending = _depending_tensors(network)
-        self.heads = depending["num_classes"]
+        self.heads = depending["num_classes"] | _batch_counts(depending["num_classes"])
         self.inputs = depending["in_channels"]
         self.kernels = depending["kernel_size"]
 
@@ -81,7 +96,7 @@ class _Matcher:
         if name in self.heads and (value is None or value.shape != target.shape or not self.heads_fit):
             return "fresh_heads", None
         if value is None:
-            return "missing", None
+            return "missing" if self.part is None or name in self.part else "untrained", None
         outcome = "matched"
         if name in self.inputs and value.ndim == target.ndim > 2 and value.shape[1] != target.shape[1]:
             if not self.average:
@@ -103,6 +118,12 @@ def average_channels(weight: Tensor, channels: int) -> Tensor:
     """
     mean = weight.mean(dim=1, keepdim=True) * (weight.shape[1] / channels)
     return mean.expand(-1, channels, *weight.shape[2:]).contiguous()
+
+
+def _batch_counts(tensors: Collection[str]) -> set[str]:
+    """What those batch norms count batches by whose statistics are among `tensors`: its shape depends on nothing."""
+    means = (name.rpartition(".") for name in tensors)
+    return {f"{layer}.num_batches_tracked" for layer, _, tensor in means if tensor == "running_mean"}
 
 
 def _depending_tensors(network: Network) -> dict[str, set[str]]:

@@ -16,7 +16,10 @@ from voxelseg.files import sha256_of_file
 from voxelseg.nets.official import convert, official_kind, read_official
 from voxelseg.plan.plan import Plan
 
-_REMEDY = "Name the folder of a run, one of its model files (RUN/fold_0/model.safetensors), or a file of the authors."
+_REMEDY = (
+    "Name the folder of a run or of a pre-training, a model file (RUN/fold_0/model.safetensors), or a file of the "
+    "authors."
+)
 SPACING_TOLERANCE = 0.1
 """Spacings count as the same up to this share."""
 
@@ -35,6 +38,11 @@ class Origin:
     """Whose code wrote a file of the authors; None for a model of ours."""
     checkpoint: Checkpoint | None = None
     """The model of ours."""
+
+    @property
+    def pretraining(self) -> Mapping[str, Any] | None:
+        """How a model of ours was pre-trained; None if it was trained with labels, and for authors' files."""
+        return None if self.checkpoint is None else self.checkpoint.pretraining
 
 
 def origin_file(init: str, fold: int) -> Path:
@@ -104,7 +112,7 @@ def read_origin(path: Path, *, model: str) -> Origin:
         return Origin(
             path=path,
             checksum=checkpoint.fingerprint(),
-            what=checkpoint.model,
+            what=_what(checkpoint),
             weights=checkpoint.weights,
             checkpoint=checkpoint,
         )
@@ -121,9 +129,21 @@ def read_origin(path: Path, *, model: str) -> Origin:
     return Origin(path=path, checksum=sha256_of_file(path), what=f"the authors' {kind}", weights=weights, kind=kind)
 
 
+def _what(checkpoint: Checkpoint) -> str:
+    if checkpoint.pretraining is None:
+        return checkpoint.model
+    encoder = ", the encoder only" if checkpoint.pretrained_part == "encoder" else ""
+    return f"{checkpoint.model}, pre-trained by {checkpoint.pretraining['method']}{encoder}"
+
+
 def same_classes(origin: Origin, labels: LabelScheme) -> bool:
-    """Whether the heads of `origin` tell the classes of `labels` apart, as far as is known: authors do not say."""
-    return origin.checkpoint is None or origin.checkpoint.labels.classes == labels.classes
+    """Whether the heads of `origin` tell the classes of `labels` apart, as far as is known: authors do not say.
+
+    So it is for what a pre-training left: no heads that classes mean anything to.
+    """
+    if origin.checkpoint is None or origin.pretraining is not None:
+        return True
+    return origin.checkpoint.labels.classes == labels.classes
 
 
 def differences(origin: Origin, plan: Plan) -> list[str]:
@@ -139,8 +159,11 @@ def differences(origin: Origin, plan: Plan) -> list[str]:
             f"or smaller. --set plan.spacing_mm={_list(theirs.spacing_mm)} takes over theirs."
         )
     if theirs.axes != plan.axes:
-        found.append(f"Trained with canonical axes {_list(theirs.axes)} as D, H, W, here {_list(plan.axes)}.")
-    if theirs.channels != plan.channels:
+        found.append(
+            f"Trained with canonical axes {_list(theirs.axes)} as D, H, W, here {_list(plan.axes)}"
+            f"{_other_slices(origin, theirs, plan)}. --set plan.axes={_list(theirs.axes)} takes over theirs."
+        )
+    if _channels_differ(theirs.channels, plan.channels):
         found.append(f"Trained on the channels {', '.join(theirs.channels)}, here {', '.join(plan.channels)}.")
     if theirs.normalization != plan.normalization:
         here, there = (", ".join(rule.kind for rule in one.normalization) for one in (plan, theirs))
@@ -149,10 +172,44 @@ def differences(origin: Origin, plan: Plan) -> list[str]:
     return found
 
 
-def seen_inputs(provenance: Mapping[str, Any]) -> set[str]:
-    """SHA-256 of every scan and label map that a model was trained on, or what it started from, as far as is known."""
-    own = {one for files in provenance.get("train_cases_sha256", {}).values() for one in files}
-    return own | set((provenance.get("transfer") or {}).get("seen_sha256", ()))
+def _channels_differ(theirs: Sequence[str], ours: Sequence[str]) -> bool:
+    """Whether they are of another number, or a channel that has a name on both sides has another one."""
+    unnamed = [f"channel_{number}" for number in range(len(ours))]  # where a folder of scans does not name them
+    return len(theirs) != len(ours) or any(
+        there != here and name not in (there, here) for there, here, name in zip(theirs, ours, unnamed, strict=True)
+    )
+
+
+def _other_slices(origin: Origin, theirs: Plan, plan: Plan) -> str:
+    """Words for slices that pre-training saw along another direction than the plan's axis of that number has."""
+    axis = (origin.pretraining or {}).get("slice_axis")
+    if axis is None or theirs.axes[axis] == plan.axes[axis]:
+        return ""
+    there, here = ("DHW"[one.axes.index(theirs.axes[axis])] for one in (theirs, plan))
+    return f"; the slices that it learnt from follow one another along {there} there, along {here} here"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """SHA-256 of the files that weights were trained on, or what they started from, as far as is known."""
+
+    labelled: frozenset[str] = frozenset()
+    """Scans whose labels were learnt, and their label maps."""
+    unlabelled: frozenset[str] = frozenset()
+    """Scans of pre-trainings."""
+
+
+def seen_inputs(origin: Origin) -> Seen:
+    """What `origin` has seen."""
+    if origin.checkpoint is None:
+        return Seen()
+    provenance = origin.checkpoint.provenance
+    own = frozenset(one for files in provenance.get("train_cases_sha256", {}).values() for one in files)
+    earlier = provenance.get("transfer") or {}
+    labelled, unlabelled = (frozenset(earlier.get(key, ())) for key in ("seen_sha256", "seen_unlabelled_sha256"))
+    if origin.pretraining is None:
+        return Seen(labelled=labelled | own, unlabelled=unlabelled)
+    return Seen(labelled=labelled, unlabelled=unlabelled | own)
 
 
 def leaks(origin: Origin, held_out: Mapping[str, Sequence[str]]) -> list[str]:
@@ -160,8 +217,7 @@ def leaks(origin: Origin, held_out: Mapping[str, Sequence[str]]) -> list[str]:
 
     `held_out` has the checksums of each case's files. Its first scan decides: label maps of several cases may be equal.
     """
-    seen = set() if origin.checkpoint is None else seen_inputs(origin.checkpoint.provenance)
-    known = [case for case, files in held_out.items() if files[0] in seen]
+    known = [case for case, files in held_out.items() if files[0] in seen_inputs(origin).labelled]
     if not known:
         return []
     warning = (
@@ -170,6 +226,19 @@ def leaks(origin: Origin, held_out: Mapping[str, Sequence[str]]) -> list[str]:
         "folds, or from weights of other data."
     )
     return [warning]
+
+
+def seen_without_labels(origin: Origin, held_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """A note if scans of cases that are to judge the training were pre-trained on: no label leaks, but it is told."""
+    seen = seen_inputs(origin)
+    known = [case for case, files in held_out.items() if files[0] in seen.unlabelled - seen.labelled]
+    if not known:
+        return []
+    note = (
+        f"The scans of {len(known)} of {len(held_out)} held-out cases were pre-trained on ({some(known)}): without "
+        "their labels, so nothing leaks that is scored, but scans that nothing has seen may score lower."
+    )
+    return [note]
 
 
 def _size(values: Iterable[float]) -> str:

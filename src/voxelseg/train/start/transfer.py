@@ -14,15 +14,25 @@ from voxelseg.data.wording import some
 from voxelseg.errors import CheckpointError
 from voxelseg.nets import Network
 from voxelseg.nets.official import differing_options
+from voxelseg.nets.parts import Part, part_tensors
 from voxelseg.plan.plan import Plan
 from voxelseg.train.start.matching import CHANNELS, KERNELS, LARGER_KERNELS, OUTCOMES, Matches, is_mask, match_tensors
-from voxelseg.train.start.origin import Origin, differences, leaks, same_classes, seen_inputs
+from voxelseg.train.start.origin import (
+    Origin,
+    differences,
+    leaks,
+    same_classes,
+    seen_inputs,
+    seen_without_labels,
+)
 from voxelseg.train.start.patterns import Patterns
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 SPARSITY_TOLERANCE = 0.01
 """Shares of inactive kernels count as the same up to this: in weights of the authors some active kernels are zero."""
+_COUNTED: dict[Part | None, str] = {None: "weights", "all": "weights", "encoder": "encoder's weights"}
+"""What the share counts, by what was pre-trained."""
 _SHOWN = 3
 
 
@@ -32,13 +42,15 @@ class TransferConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     init: str | None = None
-    """Weights to start from: the folder of a run, a model file, or a file of weights of the network's authors."""
+    """Weights to start from: the folder of a run or of a pre-training, a model file, or a file of weights of the
+    network's authors."""
     channels: Literal["same", "average"] = "same"
     """Of the input: same refuses weights for another number of channels; average gives each channel their mean."""
     grow_kernels: bool = False
     """Interpolate kernels of `init` that are smaller than those of the network (UpKern) instead of refusing them."""
     least_share: Share = 0.9
-    """Share of the network's weights, without its heads, that `init` must have; less is refused."""
+    """Share of the network's weights, without its heads, that `init` must have; less is refused. Of the encoder's, if
+    only the encoder was pre-trained."""
     freeze: Patterns = ()
     """Parameters that are not trained: patterns of names such as "stem.*", or the word "encoder"."""
     lr_factors: dict[str, Positive] = {}
@@ -74,6 +86,8 @@ class TransferReport:
     """Weights of the input that were averaged over its channels."""
     fresh_heads: tuple[str, ...]
     """Heads that keep their fresh weights: the file has none, or they tell other classes apart."""
+    untrained: tuple[str, ...] = ()
+    """Tensors that no pre-training of this kind trains, such as the decoder's: they keep their fresh weights."""
     missing: tuple[str, ...]
     """Other tensors that the file lacks: they keep their fresh weights."""
     mismatched: tuple[str, ...]
@@ -84,12 +98,20 @@ class TransferReport:
     """What may make the weights less useful than they seem, or the scores too good."""
     seen_sha256: tuple[str, ...]
     """Of the scans and label maps that the weights were trained on, as far as is known."""
+    seen_unlabelled_sha256: tuple[str, ...] = ()
+    """Of the scans that the weights were pre-trained on without labels."""
+    notes: tuple[str, ...] = ()
+    """What is good to know of the weights and the scores, and no reason to worry."""
+    part: str = "weights"
+    """What `share` counts, in words."""
 
     def table(self) -> Table:
         """Number and first names of the tensors by outcome, and the warnings."""
         table = Table(
             title=Text(f"Weights from {self.path} ({self.what})"),
-            caption=Text("\n".join((f"{self.share:.1%} of the weights without heads.", *self.warnings))),
+            caption=Text(
+                "\n".join((f"{self.share:.1%} of the {self.part} without heads.", *self.warnings, *self.notes))
+            ),
             caption_justify="left",
         )
         table.add_column("Tensors")
@@ -136,25 +158,31 @@ def match_weights(
     own = network.state_dict()
     given = _without_full_masks(origin.weights, own)
     _check_sparsity(origin, given, own)
+    pretrained = None if origin.checkpoint is None else origin.checkpoint.pretrained_part
     matches = match_tensors(
         network,
         given,
         heads_fit=same_classes(origin, labels),
         average=config.channels == "average",
         grow=config.grow_kernels,
+        part=None if pretrained is None else part_tensors(network, pretrained),
     )
     _refuse_unfit(origin, matches.refused)
     _check_finite(origin, matches.taken)
     if matches.share < config.least_share:
         raise CheckpointError(_too_little(origin, network, matches, config.least_share))
     outcomes: dict[str, tuple[str, ...]] = {name: tuple(found) for name, found in matches.outcomes.items()}
+    seen, judges = seen_inputs(origin), held_out or {}
     report = TransferReport(
         path=str(origin.path),
         checksum=origin.checksum,
         what=origin.what,
         share=matches.share,
-        warnings=(*_option_warnings(origin, network), *differences(origin, plan), *leaks(origin, held_out or {})),
-        seen_sha256=() if origin.checkpoint is None else tuple(sorted(seen_inputs(origin.checkpoint.provenance))),
+        warnings=(*_option_warnings(origin, network), *differences(origin, plan), *leaks(origin, judges)),
+        notes=tuple(seen_without_labels(origin, judges)),
+        seen_sha256=tuple(sorted(seen.labelled)),
+        seen_unlabelled_sha256=tuple(sorted(seen.unlabelled)),
+        part=_COUNTED[pretrained],
         **outcomes,
     )
     return report, matches.taken
@@ -272,8 +300,10 @@ def _too_little(origin: Origin, network: Network, matches: Matches, least: float
     found = [f"{words}: {some(names)}" for words, names in lacking.items() if names]
     differing = _differing(origin, network)
     options = f" It was trained with {', '.join(differing)}." if differing else ""
+    checkpoint = origin.checkpoint
+    model, part = ("", None) if checkpoint is None else (f" (--model {checkpoint.model})", checkpoint.pretrained_part)
     return (
-        f"{origin.path} ({origin.what}) has {matches.share:.1%} of the weights of this {type(network).__name__} "
-        f"without heads, less than {least:.0%} ({'; '.join(found)}).{options} Train the same network with the same "
-        "options, or lower transfer.least_share."
+        f"{origin.path} ({origin.what}) has {matches.share:.1%} of the {_COUNTED[part]} of this "
+        f"{type(network).__name__} without heads, less than {least:.0%} ({'; '.join(found)}).{options} Train the same "
+        f"network{model} with the same options, or lower transfer.least_share."
     )

@@ -1,0 +1,1 @@
+"""Learning from scans without labels, so that fewer labels are needed afterwards."""

@@ -1,0 +1,40 @@
+"""Takes a few steps of simclr, alone or as one of several processes: what test_simclr.py compares.
+
+OUT/<number of processes>.pt gets losses, gradients and queue.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from pretexts import drawn, prepared, small_pretext
+
+from voxelseg.train.machines.distributed import joined
+
+SETTINGS = {"queue": 6, "embedding": 8}
+
+
+def main(out: Path) -> None:
+    with joined(torch.device("cpu")) as processes:
+        pretext = small_pretext("simclr", **SETTINGS).train()
+        wrapped = processes.wrap(pretext)
+        results = {}
+        for step in range(3):
+            batch = drawn(prepared("simclr", **SETTINGS), 4, seed=step)
+            share = 4 // processes.count
+            own = {name: value[processes.rank * share :][:share] for name, value in batch.items()}
+            pretext.zero_grad()
+            loss = wrapped(own)
+            loss.backward()
+            results[f"loss {step}"] = loss.detach()
+        for name, parameter in pretext.named_parameters():
+            if parameter.grad is not None:
+                results[name] = parameter.grad
+        results["queue"] = pretext.queue
+        if processes.is_main:
+            torch.save(results, out / f"{processes.count}.pt")
+        del wrapped
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
