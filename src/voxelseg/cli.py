@@ -59,6 +59,21 @@ RunFolder = Annotated[
 ]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")]
 Model = Annotated[str, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them.")]
+ModelOrDefault = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them. [default: mednext_s]")
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Length of each training in time instead, such as 20m or 1h30m."),
+]
+Seed = Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of the weights and all that is drawn.")]
+Work = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of `voxelseg plan`, for prepared scans. [default: work in --out]"),
+]
+Splits = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="JSON file with folds, as nnU-Net's splits_final.json.")
+]
 Device = Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N, or auto.")]
 Settings = Annotated[
     list[str] | None,
@@ -163,16 +178,10 @@ def pretrain(
     epochs: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Length in epochs of one crop of each scan. [default: 100]")
     ] = None,
-    budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Length in time instead, such as 20m or 1h30m.")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of the weights and all that is drawn.")
-    ] = 0,
+    budget: Budget = None,
+    seed: Seed = 0,
     device: Device = "auto",
-    work: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for prepared scans. [default: work in --out]")
-    ] = None,
+    work: Work = None,
     memory_gb: Memory = None,
     settings: Settings = None,
     workers: Workers = 2,
@@ -205,9 +214,7 @@ def train(
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME", help="A paper's training; `voxelseg recipes` lists them.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them. [default: mednext_s]")
-    ] = None,
+    model: ModelOrDefault = None,
     init: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="Start from the weights of a run, a pre-training or an authors' file."),
@@ -222,19 +229,11 @@ def train(
         int | None,
         typer.Option(metavar="N", min=1, help="Length in epochs of train.steps_per_epoch steps. [default: 1000]"),
     ] = None,
-    budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Length in time for each fold instead, such as 20m or 1h30m.")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of the weights and all that is drawn.")
-    ] = 0,
+    budget: Budget = None,
+    seed: Seed = 0,
     device: Device = "auto",
-    work: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of `voxelseg plan`. [default: work in --out]")
-    ] = None,
-    splits: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON file with folds, as nnU-Net's splits_final.json.")
-    ] = None,
+    work: Work = None,
+    splits: Splits = None,
     memory_gb: Memory = None,
     settings: Settings = None,
     workers: Workers = 2,
@@ -372,7 +371,7 @@ def probe(
     data: Annotated[Path, typer.Option(metavar="DATA", help="Labelled data set of any layout.")],
     fold: Annotated[int, typer.Option(metavar="FOLD", min=0, help="Fold whose held-out cases are scored.")] = 0,
     cases: Annotated[int, typer.Option(metavar="N", min=2, help="Most cases to fit on, and to score.")] = 10,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=2**32 - 1, help="Of all that is drawn.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     workers: Workers = 2,
 ) -> None:
@@ -402,20 +401,16 @@ def label_study(
     ],
     shares: Annotated[str, typer.Option(metavar="LIST", help="Percents of the training cases.")] = "5,10,25,100",
     seeds: Annotated[str, typer.Option(metavar="LIST", help="Seeds, each with subsets of its own.")] = "0,1,2",
-    model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them. [default: mednext_s]")
-    ] = None,
+    model: ModelOrDefault = None,
     fold: Annotated[int, typer.Option(metavar="FOLD", min=0, help="The fold that is held out.")] = 0,
     epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Length of each training in epochs.")] = None,
-    budget: Annotated[str | None, typer.Option(metavar="TIME", help="Length in time instead, such as 20m.")] = None,
+    budget: Budget = None,
     jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Trainings at a time.")] = 1,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Of each training. [default: cores / jobs]")
     ] = None,
     device: Device = "auto",
-    splits: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON file with folds, as nnU-Net's splits_final.json.")
-    ] = None,
+    splits: Splits = None,
     memory_gb: Memory = None,
     settings: Settings = None,
     workers: Workers = 2,

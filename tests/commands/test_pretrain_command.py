@@ -58,7 +58,11 @@ def test_it_says_what_it_takes_what_it_found_what_it_wrote_and_what_comes_next(p
     assert re.search(r"pre-training +100%  step 6  loss [\d.]+  score [\d.]+", result.stderr)
     assert "accuracy of the nearest visible slice" in result.stderr
     assert f"Wrote {folder / 'model.safetensors'}" in result.stderr.replace("\n", "")
-    assert f"voxelseg train DATA --out RUN --model unet_s --set model.width=2 --init {folder}" in result.stderr
+    command = result.stderr[result.stderr.index("voxelseg train DATA --out RUN") :].split()
+    assert command[5:7] == ["--model", "unet_s"]
+    settings = ["model.width=2", "'plan.patch_size=[16,", "32,", "16]'", "plan.batch_size=2"]
+    assert [word for word in command[7:-2] if word != "--set"] == settings
+    assert command[-2:] == ["--init", str(folder)]
 
 
 def test_the_folder_holds_all_that_was_said(pretrained):

@@ -54,6 +54,9 @@ def test_starts_are_compared_and_what_is_finished_is_kept(tiny_msd, tiny_run, tw
     assert {path: path.stat().st_mtime_ns for path in written} == written
     with pytest.raises(ConfigError, match="holds trainings with other settings"):
         study(tiny_msd, out, start, splits=two_held_out, epochs=2)
+    (out / "runs" / "run" / "50_seed_0" / "fold_0" / "log.jsonl").unlink()
+    lost = study(tiny_msd, out, start, splits=two_held_out).faults
+    assert "Delete that folder to train it again" in lost["run, 50 %, seed 0"]
 
 
 @pytest.mark.slow

@@ -3,11 +3,14 @@ import json
 import re
 
 import pytest
+import torch
 from rich.console import Console
 
 from voxelseg import commands
-from voxelseg.commands.voxel_probe import probe_table
+from voxelseg.checkpoint import load_checkpoint
+from voxelseg.commands.voxel_probe import _fresh, probe_table
 from voxelseg.errors import CheckpointError, ConfigError
+from voxelseg.pretrain.backbone import load_backbone
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +38,10 @@ def data(tiny_msd, tmp_path):
     return folder
 
 
-def test_a_probe_is_written_and_shown_in_the_report(pre, data, tmp_path):
+def test_a_probe_is_written_and_shown_in_the_report(pre, data, tmp_path, caplog):
     found = commands.probe(pre, data, device="cpu", workers=1)
     assert (found.cases_fitted, found.cases_scored) == (2, 2)
+    assert "were pre-trained on" in caplog.text
     record = json.loads((pre / "probe.json").read_text())
     assert record["probes"]["linear"]["accuracy"] == found.probes["linear"].accuracy
     console = Console(width=120, file=io.StringIO(), record=True)
@@ -45,6 +49,16 @@ def test_a_probe_is_written_and_shown_in_the_report(pre, data, tmp_path):
     assert "nearest neighbours" in console.export_text()
     page = commands.report(pre, tmp_path / "report.html").read_text(encoding="utf-8")
     assert "fitted on" in re.sub(r"\s+", " ", page)
+
+
+def test_fresh_weights_are_not_those_that_the_pre_training_began_with(pre):
+    trained = load_backbone(load_checkpoint(pre / "model.safetensors"))
+    torch.manual_seed(0)
+    began = type(trained)(trained.config).state_dict()
+    fresh = _fresh(trained, 0).state_dict()
+    drawn = {name for name, tensor in began.items() if tensor.ndim == 5}
+    assert not any(torch.equal(began[name], fresh[name]) for name in drawn)
+    assert torch.equal(next(iter(fresh.values())), next(iter(_fresh(trained, 0).state_dict().values())))
 
 
 def test_impossible_probes_are_refused(pre, data, tiny_run, tmp_path):

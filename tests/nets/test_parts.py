@@ -60,6 +60,16 @@ def test_a_network_of_one_size_and_one_of_slices_have_parts():
     assert {name.split(".")[1] for name in lacking if "norm_cross_attn" not in name} == {"out"}  # those have no use
 
 
+def test_a_form_is_followed_once_whatever_its_weights(monkeypatch):
+    first, second = (create_model("unet_s", num_classes=2, width=6, strides=[1, [1, 2, 2]]) for _ in range(2))
+    names = part_parameters(first, "all")
+    names.clear()  # a copy
+    monkeypatch.setattr("voxelseg.nets.parts._outputs", None)  # what follows it
+    assert part_parameters(second, "all") == {name for name, _ in second.named_parameters()} - {
+        *("heads.0.weight", "heads.0.bias")
+    }
+
+
 def test_an_unknown_part_is_refused():
     with pytest.raises(ConfigError, match="part 'decoder': expected one of all, encoder"):
         part_parameters(create_model("unet_s", num_classes=2, width=2), "decoder")

@@ -61,6 +61,12 @@ def test_random_crops_reach_every_place_and_lie_in_the_scan(store_scan):
     assert starts == {(d, h, w) for d in range(2) for h in range(3) for w in range(2)}
 
 
+def test_crops_of_a_scan_have_its_number_wherever_the_scan_stands(store_scan):
+    a, b = store_scan("a", (5, 8, 9)), store_scan("b", (5, 8, 9))
+    assert ScanCrops(a, SIZE).scan_number == ScanCrops(a, (2, 2, 2)).scan_number >= 0
+    assert ScanCrops(a, SIZE).scan_number != ScanCrops(b, SIZE).scan_number
+
+
 def test_a_scan_smaller_than_a_crop_lies_in_its_middle_with_zeros_around(store_scan):
     scan = store_scan("small", (2, 6, 5))
     crop = ScanCrops(scan, SIZE).random(np.random.default_rng(0))

@@ -12,7 +12,15 @@ from voxelseg.io import read_volume, write_volume
 from voxelseg.plan.fingerprint import compute_fingerprint
 from voxelseg.plan.planner import make_plan
 from voxelseg.preprocess.store import store_dataset
-from voxelseg.pretrain.probe import FRESH, PRETRAINED, VOXELS_PER_CROP, class_names, draw_voxels, probe
+from voxelseg.pretrain.probe import (
+    FRESH,
+    PRETRAINED,
+    VOXELS_PER_CROP,
+    class_names,
+    draw_voxels,
+    probe,
+    settle_batch_norms,
+)
 from voxelseg.volume import Volume
 
 CPU = torch.device("cpu")
@@ -121,6 +129,23 @@ def test_voxels_of_one_class_cannot_be_probed(labelled, tiny_msd, tmp_path):
     empty, other, *_ = stored(read_dataset(data), tmp_path / "store")
     with pytest.raises(DataError, match="all labelled voxels are of one class"):
         probed(labelled, {PRETRAINED: Intensities(), FRESH: Nothing()}, fit=[empty], score=[other])
+
+
+def test_fresh_batch_norms_take_the_statistics_of_the_crops():
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm3d(1)
+
+        def features(self, x):
+            return self.norm(x)
+
+    network = Normed()
+    images = [torch.full((1, 1, 2, 3, 4), value) for value in (2.0, 6.0)]
+    settle_batch_norms(network, images)
+    assert network.norm.running_mean.item() == 4.0  # the mean of both
+    assert not network.training
+    assert torch.equal(network.features(torch.full((1, 1, 1, 1, 1), 4.0)), torch.zeros(1, 1, 1, 1, 1))
 
 
 def test_with_regions_classes_are_label_values():

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from voxelseg.errors import CheckpointError, ConfigError, VoxelsegError
 from voxelseg.nets import pretrainable_models
 from voxelseg.nets.kernel_masks import MASK
 from voxelseg.nets.parts import part_tensors
+from voxelseg.pretrain.clusters.labels import Clusterers
 from voxelseg.pretrain.methods import METHODS
-from voxelseg.pretrain.pretraining import check_watching, is_finished
+from voxelseg.pretrain.pretraining import check_watching, is_finished, pretrain
 from voxelseg.train.loop.state import STATE_FILE
 from voxelseg.train.machines.distributed import Processes
 
@@ -138,6 +140,28 @@ def test_each_epoch_logs_the_scores_of_held_out_crops(tiny_scans, tmp_path):
         assert epoch["validation_loss"] > 0
 
 
+def test_held_out_scans_are_unknown_to_the_clusterers(tiny_scans, tmp_path):
+    run = tiny_scans.opened(tmp_path, method="masked-clusters")
+    key = tiny_scans.prepared(run).record["clusterers"]
+    said = json.loads((tiny_scans.cache / f"clusters-{key}" / "clusters.json").read_text())
+    learnt, held_out = run.parts
+    assert [name for name, _ in said["scans"]] == [case.id for case in learnt]
+    assert held_out
+
+
+def test_it_goes_on_with_the_same_clusterers_only(tiny_scans, tmp_path):
+    run = tiny_scans.opened(tmp_path, "train.ema=0.5", method="masked-clusters")
+    prepared = tiny_scans.prepared(run)
+    with pytest.raises(KilledError):
+        pretrain(run, tiny_scans.stored, prepared, on_progress=killed_after(4))
+    known = prepared.build.keywords["clusterers"]
+    others = Clusterers(known._centres.flip(0), known.sizes, known.counts)
+    build = partial(prepared.build, clusterers=others)
+    with pytest.raises(CheckpointError, match=r"clusterers are not those.*Delete .* to train again"):
+        pretrain(run, tiny_scans.stored, dataclasses.replace(prepared, build=build))
+    assert pretrain(run, tiny_scans.stored, prepared).is_file()
+
+
 def test_the_best_weights_are_kept_beside_the_last(tiny_scans, tmp_path):
     run = tiny_scans.opened(tmp_path, epochs=3)
     tiny_scans.train(run)
@@ -165,6 +189,17 @@ def test_kernels_that_would_never_move_are_refused(tiny_scans, tmp_path):
     run = tiny_scans.opened(tmp_path, "sparse.update_every=6", "model.strides=[1,2,2]", model="e2enet")
     with pytest.raises(ConfigError, match=r"sparse\.update_every=6 is not reached in 6 steps"):
         check_watching(run)
+
+
+@pytest.mark.parametrize("method", ["simclr", "rubik-cls"])
+def test_moves_of_kernels_that_the_method_does_not_train_are_refused(tiny_scans, tmp_path, method):
+    still = tiny_scans.opened(tmp_path / "still", "model.strides=[1,2,2]", model="e2enet", method=method, epochs=1)
+    tiny_scans.train(still)  # the layers that fuse are sparse, and not of the encoder
+    run = tiny_scans.opened(
+        *(tmp_path / "moving", "model.strides=[1,2,2]", "sparse.growth=gradient"), model="e2enet", method=method
+    )
+    with pytest.raises(ConfigError, match=rf"sparse\.growth: {method} trains no sparse layer of e2enet"):
+        tiny_scans.train(run)
 
 
 def test_a_finished_pretraining_is_known_and_one_of_another_seed_is_refused(tiny_scans, tmp_path):

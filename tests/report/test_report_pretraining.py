@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 from test_page import Checked
 
 from voxelseg.errors import DataError
-from voxelseg.files import append_json_line, write_json
+from voxelseg.files import append_json_line, sha256_of_file, write_json
 from voxelseg.report import write_report
 
 SCORES = {
@@ -71,7 +71,8 @@ def pre(tmp_path):
     accuracy = {"pre-trained": 0.8, "fresh": 0.6}
     probe = {"accuracy": accuracy, "recall": {"pre-trained": recall, "fresh": recall}, "difference": difference}
     counts = {"cases_fitted": 4, "cases_scored": 3, "voxels_fitted": 400, "voxels_scored": 300, "chance": 0.5}
-    write_json(folder / "probe.json", {"data": "Livers", **counts, "probes": {"linear": probe}})
+    about = {"data": "Livers", "weights_sha256": sha256_of_file(folder / "model.safetensors"), "notes": ["Seen."]}
+    write_json(folder / "probe.json", {**about, **counts, "probes": {"linear": probe}})
     return folder
 
 
@@ -93,6 +94,7 @@ def test_the_page_says_what_was_learnt_and_what_to_run_next(pre, tmp_path):
         "Across D, slice",
         "fitted on 400 voxels of 4 cases of Livers",
         "+0.200 [+0.100, +0.300]",
+        "Seen.",
         "3 min 15 steps",
         "Scans learnt from 8 2 more held out",
         "the whole network but its heads",
@@ -115,6 +117,12 @@ def test_an_unfinished_pre_training_is_reported_as_far_as_it_is(pre, tmp_path):
     assert "Pseudo-labels" not in words
     (pre / "log.jsonl").unlink()
     assert "has not finished its first epoch" in words_of(pre, tmp_path)
+
+
+def test_a_probe_of_other_weights_is_not_shown(pre, tmp_path):
+    header = {"voxelseg": json.dumps({"pretraining": RECORD})}
+    save_file({"weight": np.ones(2, np.float32)}, pre / "model.safetensors", metadata=header)
+    assert "fitted on" not in words_of(pre, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["pretraining.json", "model.safetensors", "pictures.npz", "probe.json"])

@@ -1,7 +1,9 @@
 import re
 
+import pytest
 from test_page import Checked
 
+from voxelseg.errors import DataError
 from voxelseg.files import write_json
 from voxelseg.report import write_report
 from voxelseg.report.transfer import OUTCOMES
@@ -35,6 +37,13 @@ def test_the_report_of_a_run_says_which_tensors_moved(run_folder, tmp_path):
     ):
         assert part in words, part
     assert "not pre-trained" not in words
+
+
+@pytest.mark.parametrize("damaged", [[], {"path": "PRE"}])
+def test_a_damaged_record_of_a_transfer_is_named(run_folder, tmp_path, damaged):
+    write_json(run_folder / "fold_0" / "transfer.json", damaged)
+    with pytest.raises(DataError, match=r"transfer\.json of a fold is no record"):
+        write_report(run_folder, tmp_path / "report.html")
 
 
 def test_outcomes_have_the_words_of_the_transfer():

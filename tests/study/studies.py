@@ -39,6 +39,7 @@ def design_of(folder, *, starts=("mae",), shares=(25.0, 100.0), seeds=(0, 1), he
             "num_training_cases": 8,
             "held_out": {case: case for case in held_out},
             "length": {"epochs": 2},
+            "pace": {},
             "settings": ("train.lr=0.01", "transfer.least_share=0.5"),
             "device": "cpu",
             "files": files,

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from studies import design_of, finish
@@ -63,5 +64,15 @@ def test_starts_shares_and_seeds_may_be_added_and_nothing_else_may_change(tmp_pa
     assert set(json.loads((tmp_path / "settings.json").read_text())["starts"]) == {"mae", "rubik"}
     with pytest.raises(ConfigError, match=r"holds trainings with other settings \(length; "):
         design_of(tmp_path, length={"epochs": 3}).record()
+    other = {key: replace(one, cases=("else",)) for key, one in design_of(tmp_path).subsets.items()}
+    with pytest.raises(ConfigError, match=r"cases of 25_seed_0, cases of 25_seed_1"):
+        design_of(tmp_path, subsets=other).record()
     with pytest.raises(ConfigError, match=r"start mae.*another name for a start with other weights"):
         design_of(tmp_path, checksums={"mae": "other"}).record()
+
+
+def test_what_decides_how_much_equal_time_is_worth_may_not_change(tmp_path):
+    pace = {"device": "cpu", "jobs": 2, "threads": 1}
+    design_of(tmp_path, length={"budget": "20m"}, pace=pace).record()
+    with pytest.raises(ConfigError, match=r"holds trainings with other settings \(jobs; "):
+        design_of(tmp_path, length={"budget": "20m"}, pace={**pace, "jobs": 1}).record()

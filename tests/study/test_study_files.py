@@ -33,6 +33,15 @@ def test_the_table_has_a_line_for_each_share_and_start(study):
     assert "Failed: mae, 100 %, seed 1" in text
 
 
+def test_names_and_shares_are_not_broken_in_a_narrow_terminal(tmp_path):
+    design = design_of(tmp_path, starts=("masked-clusters",))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(study_table(collect(design, {})))
+    text = console.export_text()
+    assert "masked-clusters" in text
+    assert "100 % (8 cases)" in text
+
+
 def test_the_files_say_the_same(study, tmp_path):
     paths = write_study(study)
     assert [path.name for path in paths] == ["study.json", "table.csv", "cases.csv", "study.md"]

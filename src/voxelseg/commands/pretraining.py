@@ -124,11 +124,19 @@ def pretrain(
 
         run = running(parse_plan(processes.from_main(prepare), source=str(folder / PLAN_FILE)))
         if not is_finished(run, processes):
-            _train(run, stored_where(run), work_folder.folder / CACHE_FOLDER, processes, workers=workers, console=console)
+            cache = work_folder.folder / CACHE_FOLDER
+            _train(run, stored_where(run), cache, processes, workers=workers, console=console)
         processes.barrier()  # `torchrun` of a machine whose processes have ended gives the others five minutes
     if console is not None:
         _show_scores(run, console)
-    options = [word for key, value in config.model.items() for word in ("--set", f"model.{key}={json.dumps(value)}")]
+    masks = {key: getattr(config.sparse, key) for key in sorted(config.sparse.set_keys() & {"layers", "sparsity"})}
+    taken_over = {"model": config.model, "plan": config.plan, "sparse": masks}  # levels may follow the plan
+    options = [
+        word
+        for section, values in taken_over.items()
+        for key, value in values.items()
+        for word in ("--set", f"{section}.{key}={json.dumps(value)}")
+    ]
     say(
         console,
         f"Wrote {run.model_file}.",

@@ -78,7 +78,7 @@ def label_study(
     _check_counts(jobs=jobs, **({} if threads is None else {"threads": threads}))
     _refuse_settings(settings)
     config = _config(model, None, epochs, budget, settings)
-    on = choose_device(device)
+    on, threads = choose_device(device), threads or max(num_cores() // jobs, 1)
     dataset = read_dataset(data)
     check_model(model, dataset, config)
     chosen = _fold(dataset, fold, splits)
@@ -107,6 +107,7 @@ def label_study(
         num_training_cases=len(chosen.train),
         held_out={case: patients[case] for case in chosen.validation},
         length={name: value for name, value in (("epochs", epochs), ("budget", budget)) if value is not None},
+        pace={} if budget is None else {"device": str(on), "jobs": jobs, "threads": threads},
         settings=tuple(settings),
         device=str(on),
         files=files,
@@ -118,7 +119,7 @@ def label_study(
     remarks = _seen(design, model, stored, chosen.train)
     for remark in remarks:
         _log.warning("%s", remark)
-    faults = _train(design, jobs=jobs, threads=threads or max(num_cores() // jobs, 1), workers=workers, console=console)
+    faults = _train(design, jobs=jobs, threads=threads, workers=workers, console=console)
     study = collect(design, faults, remarks)
     _write(study, console)
     return study
@@ -235,12 +236,17 @@ def _train(design: Design, *, jobs: int, threads: int, workers: int, console: Co
             update(done, note="; ".join(running))
 
         update(done)
-        return run_side_by_side(
+        faults = run_side_by_side(
             [design.job(training, threads=threads, workers=workers) for training in missing],
             at_once=jobs,
             environment={"OMP_NUM_THREADS": str(threads)},
             on_change=show,
         )
+    lost = [one for one in missing if one.name not in faults and design.outcome(one) is None]
+    return faults | {
+        one.name: f"ended well, but {design.run_folder(one)} lacks scores or log. Delete that folder to train it again."
+        for one in lost
+    }
 
 
 def _write(study: Study, console: Console | None) -> None:

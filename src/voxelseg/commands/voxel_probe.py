@@ -1,5 +1,6 @@
 """The command `probe`: what the features of a pre-training tell apart, without training the network."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,16 @@ from voxelseg.data.layouts import read_dataset
 from voxelseg.data.splits import splits_of
 from voxelseg.errors import ConfigError
 from voxelseg.evaluate.paired import difference_in_words
-from voxelseg.files import locked, write_json
+from voxelseg.files import locked, sha256_of_file, write_json
 from voxelseg.nets import Network
 from voxelseg.preprocess.store import StoredCase, store_dataset
 from voxelseg.pretrain.backbone import load_backbone
 from voxelseg.pretrain.probe import FRESH, PRETRAINED, ProbeResult
 from voxelseg.pretrain.probe import probe as probe_features
+from voxelseg.train.fitting import input_sha256
+from voxelseg.train.start.origin import read_origin, seen_without_labels
 
+_log = logging.getLogger(__name__)
 PROBE_FOLDER = "probe"
 PROBE_FILE = "probe.json"
 
@@ -81,7 +85,12 @@ def probe(
                 device=on,
                 progress=lambda done, case: update(done, note=case),
             )
-    about = {"data": dataset.name, "fold": fold, "seed": seed, "weights": checkpoint.fingerprint()}
+    origin = read_origin(folder / MODEL_FILE, model=checkpoint.model)
+    notes = seen_without_labels(origin, {case.id: input_sha256(stored[case.id]) for case in score})
+    for note in notes:
+        _log.warning("%s", note)
+    weights = sha256_of_file(folder / MODEL_FILE)
+    about = {"data": dataset.name, "fold": fold, "seed": seed, "weights_sha256": weights, "notes": notes}
     write_json(folder / PROBE_FILE, {**about, **found.to_dict()})
     say(console, f"Wrote {folder / PROBE_FILE}.", ["report", pre, "--out", folder / "report.html"])
     return found
@@ -107,12 +116,12 @@ def _check_patients(score: Sequence[Case], fold: int) -> None:
 
 
 def _fresh(trained: Network, seed: int) -> Network:
-    """The same network with fresh weights, in evaluation mode."""
+    """The same network with fresh weights, which are not those that the pre-training with this seed began with."""
     network_class: Any = type(trained)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(np.random.default_rng((seed, 1)).integers(2**31)))
         fresh: Network = network_class(trained.config)
-    return fresh.eval()
+    return fresh
 
 
 def _stored(

@@ -33,7 +33,7 @@ Where both agree on something surprising, it is kept: the image is shifted as we
 that a single channel moves by one voxel as a whole; strided convolutions read every second plane; heads have no bias.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from math import prod
@@ -45,9 +45,9 @@ from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError
 from voxelseg.nets.kernel_masks import FusionNode, add_masks, num_active
+from voxelseg.nets.multiscale import MultiscaleNetwork, See
 from voxelseg.nets.network import (
     Levels,
-    Network,
     NetworkEntry,
     PrintedCost,
     check_choice,
@@ -62,7 +62,6 @@ from voxelseg.ops.depth_shift import depth_shift
 from voxelseg.ops.dispatch import fast_on_cpu
 from voxelseg.ops.norm import instance_norm_leaky_relu
 from voxelseg.ops.planar import planar_conv
-from voxelseg.ops.pointwise import pointwise_head
 
 NEGATIVE_SLOPE = 0.01
 ENCODER_CONVS = 2  # per level
@@ -183,7 +182,7 @@ class ShiftConvNormReLU(nn.Module):
         return instance_norm_leaky_relu(x, self.norm.weight, self.norm.bias, eps=self.norm.eps, slope=NEGATIVE_SLOPE)
 
 
-class E2ENet(Network):
+class E2ENet(MultiscaleNetwork):
     """Encoder, stages of fusion between neighbouring levels, and pointwise heads."""
 
     def __init__(self, config: E2ENetConfig) -> None:
@@ -269,23 +268,6 @@ class E2ENet(Network):
         ends = accumulate(width for _, width in sources)
         return {direction: range(end - width, end) for (direction, width), end in zip(sources, ends, strict=True)}
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Logits (B, K, D, H, W); with deep supervision those of the last diagonal's nodes, full resolution first."""
-        outputs = self._fuse(x, len(self.output_strides), self._head)
-        return outputs if self.deep_supervision else outputs[0]
-
-    def features(self, x: Tensor) -> Tensor:
-        """Output of the last stage's only node (B, C_0, D, H, W)."""
-        return self._fuse(x, 1, lambda level, y: y)[0]
-
-    def classify(self, features: Tensor, /) -> Tensor:
-        """Logits (B, K, D, H, W)."""
-        return self._head(0, features)
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """Output of the encoder's lowest level (B, C_L, D_L, H_L, W_L)."""
-        return self._encode(x)[-1:]
-
     def _encode(self, x: Tensor) -> list[Tensor]:
         """Outputs of the encoder's levels, full resolution first."""
         self.check_input(x)
@@ -298,8 +280,8 @@ class E2ENet(Network):
             outputs.append(x)
         return outputs
 
-    def _fuse(self, x: Tensor, num_levels: int, see: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
-        """What `see` makes of the last diagonal's node, of each of the upper `num_levels`, full resolution first."""
+    def _decode(self, x: Tensor, num_levels: int, see: See) -> list[Tensor]:
+        """See `MultiscaleNetwork`; of the last diagonal's nodes."""
         features = self._encode(x)
         seen: list[Tensor] = []
         for ups, nodes in zip(self.up, self.fusion, strict=True):
@@ -323,11 +305,6 @@ class E2ENet(Network):
                 y = block(y)
             fused.append(y)
         return fused
-
-    def _head(self, level: int, x: Tensor) -> Tensor:
-        weight = self.heads[level].weight
-        assert isinstance(weight, Tensor)
-        return pointwise_head(x, weight, None)
 
 
 def _kaiming(module: nn.Module) -> None:

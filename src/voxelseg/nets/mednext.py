@@ -14,7 +14,7 @@ resampling block, kernel = stride = 2 as in ConvNeXt, channels C to 2C down and 
 activation, no residual, no norm (ConvNeXt has one before the convolution; the paper names none).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, chain
 from operator import mul
@@ -27,9 +27,9 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.checkpoint import checkpoint
 
 from voxelseg.errors import ConfigError
+from voxelseg.nets.multiscale import MultiscaleNetwork, See
 from voxelseg.nets.network import (
     Levels,
-    Network,
     NetworkEntry,
     PrintedCost,
     check_choice,
@@ -275,7 +275,7 @@ def _convolutions(dims: int) -> tuple[Any, Any]:
     return (nn.Conv3d, nn.ConvTranspose3d) if dims == 3 else (nn.Conv2d, nn.ConvTranspose2d)
 
 
-class MedNeXt(Network):
+class MedNeXt(MultiscaleNetwork):
     """MedNeXt: a five-level U-shape with additive skip connections (Fig. 1a)."""
 
     def __init__(self, config: MedNeXtConfig) -> None:
@@ -331,23 +331,6 @@ class MedNeXt(Network):
         """Parameters of the stem, the encoder with the bottleneck, and the down blocks."""
         return chain(self.stem.parameters(), self.encoder.parameters(), self.down.parameters())
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Logits (B, K, D, H, W); with deep supervision the list of all five levels, strides 1, 2, 4, 8, 16."""
-        outputs = self._decode(x, len(self.output_strides), self._head)
-        return outputs if self.deep_supervision else outputs[0]
-
-    def features(self, x: Tensor) -> Tensor:
-        """Output of the last decoder stage (B, C, D, H, W)."""
-        return self._decode(x, 1, lambda level, y: y)[0]
-
-    def classify(self, features: Tensor, /) -> Tensor:
-        """Logits (B, K, D, H, W)."""
-        return self._head(0, features)
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """Output of the bottleneck (B, 16 C, D / 16, H / 16, W / 16)."""
-        return self._encode(x)[-1:]
-
     def _encode(self, x: Tensor) -> list[Tensor]:
         """Outputs of the five encoder stages, the bottleneck last."""
         self.check_input(x)
@@ -360,8 +343,8 @@ class MedNeXt(Network):
                 x = self._call(self.down[level], x)
         return outputs
 
-    def _decode(self, x: Tensor, num_levels: int, see: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
-        """What `see` makes of what a head sees at each of the upper `num_levels` levels, full resolution first."""
+    def _decode(self, x: Tensor, num_levels: int, see: See) -> list[Tensor]:
+        """See `MultiscaleNetwork`; of five levels, strides 1, 2, 4, 8, 16."""
         *skips, x = self._encode(x)
         seen = [see(NUM_LEVELS - 1, x)] if num_levels == NUM_LEVELS else []
         for level in reversed(range(len(self.up))):

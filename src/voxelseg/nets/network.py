@@ -261,17 +261,20 @@ class Network(nn.Module):
         """
 
     def forward_any_size(self, x: Tensor) -> Tensor | list[Tensor]:
-        """What `forward` returns, for an input of any size: zeros are appended up to a size that fits, outputs cropped.
+        """What `forward` returns, for an input of any size: it is padded, and outputs are cropped.
 
         Outputs at lower resolutions have ceil(size / stride) voxels per axis. DataError if the network takes a single
         size and `x` is larger.
         """
-        lack = [fits - size for fits, size in zip(self._fitting_size(x), x.shape[2:], strict=True)]
-        padded = F.pad(x, [pad for axis_lack in reversed(lack) for pad in (0, axis_lack)]) if any(lack) else x
-        outputs = self(padded)
+        outputs = self(self.padded(x))
         if isinstance(outputs, Tensor):
             return _cropped(outputs, x.shape[2:], self.output_strides[0])
         return [_cropped(out, x.shape[2:], strides) for out, strides in zip(outputs, self.output_strides, strict=True)]
+
+    def padded(self, x: Tensor) -> Tensor:
+        """`x` with zeros appended up to the smallest size that the network takes, with the same error."""
+        lack = [fits - size for fits, size in zip(self._fitting_size(x), x.shape[2:], strict=True)]
+        return F.pad(x, [pad for axis_lack in reversed(lack) for pad in (0, axis_lack)]) if any(lack) else x
 
     def _fitting_size(self, x: Tensor) -> tuple[int, ...]:
         """Smallest size of at least that of `x` that the network takes."""

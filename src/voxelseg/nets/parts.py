@@ -1,6 +1,7 @@
 """Which tensors a part of a network consists of: asked of the network itself, by following its graph backwards."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -19,9 +20,8 @@ def part_parameters(network: Network, part: Part) -> set[str]:
 
     No others get a gradient from them. Nothing is computed. ConfigError for a network that cannot be pre-trained.
     """
-    twin = _without_memory(network)
-    reached = {id(parameter) for parameter in _reached(_outputs(twin, part))}
-    return {name for name, parameter in twin.named_parameters() if id(parameter) in reached}
+    network_class: Any = type(network)
+    return set(_traced(network_class, network.config, part))
 
 
 def part_tensors(network: Network, part: Part) -> set[str]:
@@ -37,18 +37,24 @@ def part_tensors(network: Network, part: Part) -> set[str]:
 
 def encoded_channels(network: Network) -> int:
     """Channels of all that `encode` returns together. Nothing is computed; the same errors."""
-    return sum(deepest.shape[1] for deepest in _outputs(_without_memory(network), "encoder"))
+    return sum(deepest.shape[1] for deepest in _outputs(_without_memory(type(network), network.config), "encoder"))
 
 
 def _layer(tensor: str) -> str:
     return tensor.rpartition(".")[0]
 
 
-def _without_memory(network: Network) -> Network:
-    """A network of the same form on the meta device, no parameter of which is frozen by a user."""
-    network_class: Any = type(network)
+@lru_cache(maxsize=16)  # for LoGoNet it takes seconds, and is asked for with each best weights that are saved
+def _traced(network_class: Any, config: Any, part: Part) -> frozenset[str]:
+    twin = _without_memory(network_class, config)
+    reached = {id(parameter) for parameter in _reached(_outputs(twin, part))}
+    return frozenset(name for name, parameter in twin.named_parameters() if id(parameter) in reached)
+
+
+def _without_memory(network_class: Any, config: Any) -> Network:
+    """A network of this form on the meta device, no parameter of which is frozen by a user."""
     with torch.device("meta"):
-        twin: Network = network_class(network.config)
+        twin: Network = network_class(config)
     return twin.eval()
 
 

@@ -6,7 +6,7 @@ lead back up, and skips are concatenated. Strides and kernels are per level and 
 nnU-Net derives them from each data set; the defaults here are five isotropic levels.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError
+from voxelseg.nets.multiscale import MultiscaleNetwork, See
 from voxelseg.nets.network import (
     Levels,
-    Network,
     NetworkEntry,
     PrintedCost,
     check_counts,
@@ -29,7 +29,6 @@ from voxelseg.nets.network import (
 from voxelseg.ops.dead_bias import with_zero_gradient
 from voxelseg.ops.dispatch import fast_on_cpu, plain_forms_wanted
 from voxelseg.ops.norm import instance_norm_leaky_relu
-from voxelseg.ops.pointwise import pointwise_head
 from voxelseg.ops.winograd import winograd_conv
 
 NEGATIVE_SLOPE = 0.01
@@ -116,7 +115,7 @@ def _stage(
     return nn.Sequential(first, *others)
 
 
-class UNet(Network):
+class UNet(MultiscaleNetwork):
     """Encoder, decoder with concatenated skips, and pointwise heads."""
 
     def __init__(self, config: UNetConfig) -> None:
@@ -161,27 +160,6 @@ class UNet(Network):
         """Parameters of the encoder stages."""
         return chain(self.encoder.parameters())
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Logits (B, K, D, H, W); with deep supervision the list of all decoder stages, full resolution first."""
-        outputs = self._decode(x, len(self.output_strides), self._head)
-        return outputs if self.deep_supervision else outputs[0]
-
-    def features(self, x: Tensor) -> Tensor:
-        """Output of the last decoder stage (B, C, D, H, W)."""
-        return self._decode(x, 1, lambda level, y: y)[0]
-
-    def classify(self, features: Tensor, /) -> Tensor:
-        """Logits (B, K, D, H, W)."""
-        return self._head(0, features)
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """Output of the encoder's lowest level."""
-        return self._encode(x)[-1:]
-
-    def _head(self, level: int, x: Tensor) -> Tensor:
-        head = self.heads[level]
-        return pointwise_head(x, head.weight, head.bias)  # type: ignore[arg-type]
-
     def _encode(self, x: Tensor) -> list[Tensor]:
         """Outputs of the encoder's levels, full resolution first."""
         self.check_input(x)
@@ -194,8 +172,8 @@ class UNet(Network):
             outputs.append(x)
         return outputs
 
-    def _decode(self, x: Tensor, num_levels: int, see: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
-        """What `see` makes of what a head sees at each of the upper `num_levels` levels, full resolution first."""
+    def _decode(self, x: Tensor, num_levels: int, see: See) -> list[Tensor]:
+        """See `MultiscaleNetwork`; of the decoder's stages."""
         *skips, x = self._encode(x)
         seen: list[Tensor] = []
         for level in reversed(range(len(self.up))):

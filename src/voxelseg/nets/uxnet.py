@@ -25,7 +25,7 @@ nothing there it has 28.06 M (`bottleneck="none"`), and 32.94 M with MLP scaling
 these take 625 to 636 G: the blocks at full resolution, untouched by the change, take 59 % of the network's operations.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from math import isfinite, prod
@@ -36,9 +36,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from voxelseg.errors import ConfigError
+from voxelseg.nets.multiscale import MultiscaleNetwork, See
 from voxelseg.nets.network import (
     Levels,
-    Network,
     NetworkEntry,
     PrintedCost,
     check_choice,
@@ -55,7 +55,7 @@ from voxelseg.ops.channelwise import channelwise_scaling
 from voxelseg.ops.depthwise import depthwise_conv
 from voxelseg.ops.dispatch import fast_on_cpu
 from voxelseg.ops.norm import instance_norm_add_leaky_relu, instance_norm_leaky_relu, layer_norm
-from voxelseg.ops.pointwise import pointwise_conv, pointwise_head
+from voxelseg.ops.pointwise import pointwise_conv
 from voxelseg.ops.winograd import winograd_conv
 
 WIDENING = 4  # R; fixed in paper and code
@@ -323,7 +323,7 @@ def _conv(in_channels: int, out_channels: int, kernel: tuple[int, ...]) -> nn.Co
     return nn.Conv3d(in_channels, out_channels, kernel, padding=_half(kernel), bias=False)  # type: ignore[arg-type]
 
 
-class UXNet(Network):
+class UXNet(MultiscaleNetwork):
     """Depthwise-convolution encoder, residual blocks on every skip connection and in the decoder (Fig. 2)."""
 
     def __init__(self, config: UXNetConfig) -> None:
@@ -377,29 +377,8 @@ class UXNet(Network):
         parts = (self.stem, self.transitions, self.stages, self.output_norms)
         return chain.from_iterable(part.parameters() for part in parts)
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Logits (B, K, D, H, W); with deep supervision the list of all decoder stages, full resolution first."""
-        outputs = self._decode(x, len(self.output_strides), self._head)
-        return outputs if self.deep_supervision else outputs[0]
-
-    def features(self, x: Tensor) -> Tensor:
-        """Output of the last residual block (B, features[0], D, H, W)."""
-        return self._decode(x, 1, lambda level, y: y)[0]
-
-    def classify(self, features: Tensor, /) -> Tensor:
-        """Logits (B, K, D, H, W)."""
-        return self._head(0, features)
-
-    def encode(self, x: Tensor) -> list[Tensor]:
-        """Output of the last stage (B, features[-1], D / 16, H / 16, W / 16) as published."""
-        return self._encode(x)[-1:]
-
-    def _head(self, level: int, x: Tensor) -> Tensor:
-        head = self.heads[level]
-        return pointwise_head(x, head.weight, head.bias)  # type: ignore[arg-type]
-
-    def _decode(self, x: Tensor, num_levels: int, see: Callable[[int, Tensor], Tensor]) -> list[Tensor]:
-        """What `see` makes of what a head sees at each of the upper `num_levels` levels, full resolution first."""
+    def _decode(self, x: Tensor, num_levels: int, see: See) -> list[Tensor]:
+        """See `MultiscaleNetwork`; of the decoder's stages, the last one with its residual block."""
         images = self._encode(x)
         seen: list[Tensor] = []
         x = self.bottleneck(images.pop())

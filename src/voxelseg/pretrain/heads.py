@@ -56,7 +56,8 @@ class SliceHead(nn.Module):
             equation = f"bfdhw,{letter}x->bf{'dhw'.replace(letter, 'x')}"
             features = torch.einsum(equation, features, self.get_buffer(f"means_{letter}"))
         slices = features.movedim(2 + self.slice_axis, 1).flatten(2)  # (B, Z, F * cells)
-        with torch.autocast(features.device.type, enabled=False):  # costs little, and half precision makes logits equal
+        device = "cpu" if features.is_meta else features.device.type  # without data, as where costs are counted
+        with torch.autocast(device, enabled=False):  # costs little, and half precision makes logits equal
             logits: Tensor = self.last(self.hidden(slices[chosen].float()))  # (M, sum of k_j)
         impossible = logits.new_full((len(logits), self.num_clusterers * self.num_classes), -torch.inf)
         spread = impossible.index_copy(1, self.get_buffer("columns"), logits)

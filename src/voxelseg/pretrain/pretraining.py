@@ -11,6 +11,8 @@ from voxelseg.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from voxelseg.data.labels import NO_LABELS
 from voxelseg.errors import CheckpointError, ConfigError, VoxelsegError, memory_ran_out
 from voxelseg.files import read_json
+from voxelseg.nets import Network
+from voxelseg.nets.kernel_masks import sparse_weights
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.pretrain.backbone import trained_weights
 from voxelseg.pretrain.config import find_method
@@ -23,6 +25,7 @@ from voxelseg.train.fitting import input_sha256, modes_put_back, prepare_torch
 from voxelseg.train.fold import memory_message
 from voxelseg.train.loop.trainer import Progress, Trainer
 from voxelseg.train.machines.distributed import Processes
+from voxelseg.train.sparse.settings import HOW_KERNELS_MOVE
 from voxelseg.version import __version__
 
 
@@ -137,7 +140,9 @@ def _trained(
     run, loop = pretraining, pretraining.loop
     prepare_torch(loop, run.device, run.seed)
     torch.manual_seed(run.seed)
-    pretext = prepared.build(run.build_network(prepared.record["trained"]))
+    network = run.build_network(prepared.record["trained"])
+    _check_moves(run, network)
+    pretext = prepared.build(network)
     learnt, held_out = ([stored[case.id] for case in cases] for cases in run.parts)
     crops = CropSource(
         scans=learnt,
@@ -164,6 +169,16 @@ def _trained(
     trainer.fit()
     processes.from_main(lambda: write_pictures(run.folder, trainer.result, watched or crops, device=run.device))
     return _checkpoint(run, stored, prepared, trainer)
+
+
+def _check_moves(run: Pretraining, network: Network) -> None:
+    """ConfigError if it is set how kernels move, and the method trains no sparse layer."""
+    idle = sorted(run.config.sparse.set_keys() & HOW_KERNELS_MOVE)
+    if idle and not any(weight.requires_grad for weight, _ in sparse_weights(network).values()):
+        raise ConfigError(
+            f"sparse.{', sparse.'.join(idle)}: {run.config.method} trains no sparse layer of {run.model}, so no kernel "
+            "would ever move. Leave it out, or choose a method that trains the decoder, too."
+        )
 
 
 def _checkpoint(

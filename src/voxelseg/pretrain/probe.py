@@ -2,14 +2,15 @@
 
 Of some labelled cases crops are taken around voxels of their classes, and of each crop as many voxels of each class.
 A linear classifier and the nearest neighbours learn from the features of the voxels of some patients, and are scored on
-those of others, with the pre-trained weights and with freshly drawn ones in the same network.
+those of others, with the pre-trained weights and with freshly drawn ones in the same network, whose batch norms have
+seen the crops of the cases that are learnt from.
 
 F feature channels, N voxels, K classes, the background included.
 """
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
@@ -89,6 +91,7 @@ def draw_voxels(
     """Voxels of `CROPS_PER_CASE` crops of a case, balanced over the classes of each, and their features.
 
     Features are those of full resolution, or with the part "encoder" the deepest ones. Networks lie on `device`.
+    Raises DataError for a case without any labelled voxel.
     """
     features: dict[str, list[Floats]] = {name: [] for name in networks}
     classes: list[Classes] = []
@@ -96,9 +99,11 @@ def draw_voxels(
         image, target = read_place(place, crop_size)
         voxels = _balanced(_inside(target, place), generator)
         classes.append(target[tuple(voxels.T)])
-        batch = torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
+        batch = _batch_of(image, device)
         for name, network in networks.items():
             features[name].append(_features_at(network, batch, voxels, part))
+    if not classes:
+        raise DataError(f"case {case.id} has no labelled voxel to probe with. Leave it out of the folds.")
     return Voxels({name: np.concatenate(found) for name, found in features.items()}, np.concatenate(classes))
 
 
@@ -114,6 +119,29 @@ def _places(case: StoredCase, crop_size: Shape, generator: np.random.Generator) 
         wanted = [int(middle) - size // 2 for middle, size in zip(centre, crop_size, strict=True)]
         places.append(place_near(wanted, case, crop_size))
     return places
+
+
+def _batch_of(image: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """A crop (C, D, H, W) as a batch of one."""
+    return torch.from_numpy(np.ascontiguousarray(image))[None].to(device)
+
+
+@torch.no_grad()
+def settle_batch_norms(network: Network, images: Iterable[torch.Tensor]) -> None:
+    """Give the batch norms of fresh weights the statistics of `images` (B, C, D, H, W), as a training gives them.
+
+    Without, fresh features would grow or fade from layer to layer, and nothing would be easier to beat. Networks with
+    other norms are left as they are; all are in evaluation mode afterwards.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, _BatchNorm)]
+    if norms:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the mean over all images
+        network.train()
+        for image in images:
+            network.features(image)
+    network.eval()
 
 
 def _inside(target: Classes, place: Place) -> Classes:
@@ -166,8 +194,16 @@ def probe(
     evaluation mode on `device`; `patients` has the patient of each case by its id. At most one crop's features are in
     memory besides those of the drawn voxels. `progress` is called with the number of cases done and the one in work.
 
-    Raises DataError if all voxels are of one class.
+    Raises DataError if all voxels are of one class, and for a case without any labelled voxel.
     """
+    settle_batch_norms(
+        networks[FRESH],
+        (
+            _batch_of(read_place(place, crop_size)[0], device)
+            for number, case in enumerate(fit)
+            for place in _places(case, crop_size, np.random.default_rng((seed, number)))
+        ),
+    )
     drawn: list[Voxels] = []
     for number, case in enumerate([*fit, *score]):
         if progress is not None:

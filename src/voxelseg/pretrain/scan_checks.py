@@ -121,7 +121,8 @@ def _constant_slices(scans: Mapping[str, ScanFingerprint], slice_axis: int) -> s
         scans,
         "has a single value in more than half of its slices",
         "have a single value in more than half of their slices",
-        "Nothing can be learnt from such slices: crop the scans (plan.crop=positive), or take them out.",
+        "Nothing can be learnt from such slices: crop the scans (plan.crop=positive), take them out, or leave such "
+        "slices out of masked-clusters (masked_clusters.skip_constant=true).",
     )
 
 

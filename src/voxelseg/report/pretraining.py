@@ -90,7 +90,7 @@ def render_pretraining(folder: Path) -> str:
     found = read_pretraining(folder)
     plan, plan_notes = plan_facts(found.as_run)
     scans = found.info.get("scans") or {}
-    probe = probe_part(folder)
+    probe = probe_part(folder, folder / MODEL_FILE)
     return filled(
         _TEMPLATE,
         name=scans.get("name") or folder.name,
@@ -104,9 +104,7 @@ def render_pretraining(folder: Path) -> str:
         views=_views(found),
         probe=probe,
         following=_following(found),
-        scans=_scan_facts(found),
-        method=_method_facts(found),
-        plan=plan,
+        about=(("Scans", _scan_facts(found)), ("Method", _method_facts(found)), ("Plan", plan)),
         plan_notes=plan_notes,
         config=config_facts(found.as_run),
         provenance=provenance_facts(found.as_run),
@@ -160,8 +158,9 @@ def _label_part(record: Mapping[str, Any]) -> LabelPart | None:
         (title, strip(dict(zip(names, values, strict=True)), low, high), f"{math.fsum(values) / len(values):.3f}")
         for title, values in (("Entropy of the labels", entropies), ("Share of the largest cluster", largest))
     )
+    ends = " to ".join(map(str, sorted({min(sizes), max(sizes)})))
     return LabelPart(
-        f"{counted(len(sizes), 'clusterer')} with {min(sizes)} to {max(sizes)} clusters; each point is one of them. "
+        f"{counted(len(sizes), 'clusterer')} with {ends} clusters; each point is one of them. "
         "Entropy is 1 if all clusters are equally large; labels say little where it is near 0 and where one cluster "
         "holds most slices.",
         rows,

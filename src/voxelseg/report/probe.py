@@ -8,7 +8,7 @@ from typing import Any
 
 from voxelseg.data.wording import counted
 from voxelseg.errors import DataError
-from voxelseg.files import read_json
+from voxelseg.files import read_json, sha256_of_file
 
 PROBE_FILE = "probe.json"
 _REMEDY = "Delete it, or run `voxelseg probe` again."
@@ -24,16 +24,17 @@ class ProbePart:
     titles: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     """Of each classifier: accuracy pre-trained, fresh, their difference, then the recall of each class."""
+    notes: tuple[str, ...]
 
 
-def probe_part(folder: Path) -> ProbePart | None:
-    """What PRE/probe.json says; None if there is none, DataError if it is damaged."""
+def probe_part(folder: Path, weights: Path) -> ProbePart | None:
+    """What PRE/probe.json says; None if there is none or it is of other `weights`, DataError if it is damaged."""
     path = folder / PROBE_FILE
-    if not path.is_file():
+    if not path.is_file() or not weights.is_file():
         return None
     found = read_json(path, remedy=_REMEDY)
     try:
-        return _part(found)
+        return _part(found) if found["weights_sha256"] == sha256_of_file(weights) else None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(f"{path}: no record of a probe ({error!r}). {_REMEDY}") from error
 
@@ -57,6 +58,7 @@ def _part(found: Mapping[str, Any]) -> ProbePart:
         sentence=sentence,
         titles=("Classifier", "Pre-trained", "Fresh", "Difference [95 %]", *classes),
         rows=tuple(_row(kind, one, classes) for kind, one in probes.items()),
+        notes=tuple(found["notes"]),
     )
 
 

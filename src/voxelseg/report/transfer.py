@@ -1,9 +1,11 @@
 """What the report says of the weights that a training started from: which tensors moved, and which started fresh."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from voxelseg.report.run import Fold
+from voxelseg.errors import DataError
+from voxelseg.report.run import TRANSFER_FILE, Fold
 
 OUTCOMES = {
     "matched": "taken",
@@ -30,20 +32,21 @@ class FoldTransfer:
 
 
 def fold_transfers(folds: Sequence[Fold]) -> list[FoldTransfer]:
-    """What became of the tensors of each fold that did not start from fresh weights."""
-    found = []
-    for fold in folds:
-        report = fold.transfer
-        if report is None:
-            continue
-        named = {words: report.get(key) or () for key, words in OUTCOMES.items()}
-        found.append(
-            FoldTransfer(
-                name=fold.name,
-                sentence=f"From {report['path']} ({report['what']}): {report['share']:.1%} of the "
-                f"{report.get('part', 'weights')} without heads.",
-                rows=tuple((words, str(len(names)), ", ".join(names)) for words, names in named.items() if names),
-                remarks=(*report["warnings"], *report.get("notes", ())),
-            )
-        )
-    return found
+    """What became of the tensors of each fold that did not start from fresh weights; DataError for a damaged record."""
+    try:
+        return [_fold_transfer(fold.name, fold.transfer) for fold in folds if fold.transfer is not None]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"{TRANSFER_FILE} of a fold is no record of a transfer ({error!r}). Delete it to get the report without it."
+        ) from error
+
+
+def _fold_transfer(name: str, report: Mapping[str, Any]) -> FoldTransfer:
+    named = {words: report.get(key) or () for key, words in OUTCOMES.items()}
+    return FoldTransfer(
+        name=name,
+        sentence=f"From {report['path']} ({report['what']}): {report['share']:.1%} of the "
+        f"{report.get('part', 'weights')} without heads.",
+        rows=tuple((words, str(len(names)), ", ".join(names)) for words, names in named.items() if names),
+        remarks=(*report["warnings"], *report.get("notes", ())),
+    )

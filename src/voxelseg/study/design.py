@@ -77,6 +77,8 @@ class Design:
     """Held-out case to its patient."""
     length: Mapping[str, Any]
     """`epochs` or `budget` of each training, as they were given."""
+    pace: Mapping[str, Any]
+    """What decides how far trainings come in equal time: device, jobs, threads; empty for a number of epochs."""
     settings: Sequence[str]
     """As `--set` takes them."""
     device: str
@@ -137,8 +139,8 @@ class Design:
     def record(self) -> None:
         """Note what all trainings in the folder have in common.
 
-        Starts, shares and seeds may be added later. ConfigError if trainings with other settings are there, or a start
-        of the same name had other weights.
+        Starts, shares and seeds may be added later. ConfigError if trainings with other settings are there, a start of
+        the same name had other weights, or a share and seed other cases, as after a change of the data.
         """
         shared: dict[str, Any] = {
             "data": str(self.data.absolute()),
@@ -148,19 +150,24 @@ class Design:
             "num_training_cases": self.num_training_cases,
             "length": dict(self.length),
             "settings": list(self.settings),
+            **self.pace,
         }
+        cases = {f"{share:g}_seed_{seed}": list(one.cases) for (share, seed), one in self.subsets.items()}
         path = self.folder / SETTINGS_FILE
         with locked(self.folder, wait=True):
-            known = read_json(path, remedy="Choose another --out.") if path.is_file() else {**shared, "starts": {}}
+            known = read_json(path, remedy="Choose another --out.") if path.is_file() else shared
             differing = [name for name, value in shared.items() if known.get(name) != value]
-            weights = known["starts"]
+            weights, subsets = known.get("starts", {}), known.get("subsets", {})
+            differing += [f"cases of {name}" for name, one in cases.items() if subsets.get(name, one) != one]
             differing += [f"start {name}" for name, one in self.checksums.items() if weights.get(name, one) != one]
             if differing:
                 raise ConfigError(
                     f"{self.folder}: holds trainings with other settings ({', '.join(differing)}; {path} has them). "
-                    "Choose another --out, or another name for a start with other weights."
+                    "Give the options that they were begun with, or choose another --out, or another name for a start "
+                    "with other weights."
                 )
-            write_json(path, {**shared, "starts": {**weights, **self.checksums}})
+            merged = {"starts": {**weights, **self.checksums}, "subsets": {**subsets, **cases}}
+            write_json(path, {**shared, **merged})
 
 
 def _is_of_init(setting: str) -> bool:

@@ -171,9 +171,9 @@ class Study:
         compared = counted(tests, "comparison")
         which = f"the {cases} of {of} that fold {self.design.fold} holds out"
         criterion = (
-            "Better and worse are said where the interval of the paired difference excludes 0, the Wilcoxon signed-rank "
-            f"p, adjusted by Holm for {compared}, is below {SIGNIFICANCE:g}, and the 95 % t-interval of the seeds' "
-            "differences excludes 0, too. Where only that fails, seeds alone may explain the difference: the first two "
+            "Better and worse are said where the interval of the paired difference excludes 0, the Wilcoxon "
+            f"signed-rank p, adjusted by Holm for {compared}, is below {SIGNIFICANCE:g}, and the 95 % t-interval of "
+            "the seeds' differences excludes 0, too. Where only that fails, seeds alone may explain the difference: it "
             "would hold for other patients, not for other trainings."
         )
         notes = [

@@ -21,8 +21,8 @@ from voxelseg.study.starts import SCRATCH
 from voxelseg.version import __version__
 
 FIGURE_NAME = "figure"
-_LONGEST_NAME = 24
-"""Characters of a start's name that are kept in one line of a narrow terminal."""
+_WIDEST_FIRST = 24
+"""Characters of a name that are kept in one line of a narrow terminal."""
 _VERDICTS = {
     "better": "better",
     "worse": "worse",
@@ -35,12 +35,12 @@ _VERDICTS = {
 def study_table(study: Study) -> Group:
     """Dice of each start and share, of each seed, and the difference from scratch; then the conclusions and notes."""
     table = Table()
-    longest = max(len(start.name) for start in study.design.starts)
-    table.add_column("Start", overflow="fold", min_width=min(longest, _LONGEST_NAME))
+    firsts = [*(start.name for start in study.design.starts), *(_labels(study, share) for share in study.design.shares)]
+    table.add_column("Start", overflow="fold", min_width=min(max(map(len, firsts)), _WIDEST_FIRST))
     for title in ("Dice [95 %]", f"minus {SCRATCH} [95 %]", "p (Holm)", "Dice of the seeds"):
         table.add_column(title, overflow="fold")
     for share in study.design.shares:
-        table.add_row(f"{share:g} % ({study.cases_in_words(share)})", style="bold")
+        table.add_row(_labels(study, share), style="bold")
         for point in (one for one in study.points if one.share == share):
             against = _against(study.comparison(point.start, share), digits=3)
             means = (_number(point.means.get(seed, math.nan), digits=3) for seed in study.design.seeds)
@@ -66,6 +66,11 @@ def _title(study: Study) -> str:
     return f"{study.design.model}, fold {study.design.fold}: mean Dice by share of labels and start"
 
 
+def _labels(study: Study, share: float) -> str:
+    """Such as "25 % (8 cases)"."""
+    return f"{share:g} % ({study.cases_in_words(share)})"
+
+
 def _cells(study: Study) -> tuple[list[str], list[list[str]]]:
     """Titles and rows for people."""
     seeds = study.design.seeds
@@ -75,8 +80,7 @@ def _cells(study: Study) -> tuple[list[str], list[list[str]]]:
     for point in study.points:
         means = (_number(point.means.get(seed, math.nan)) for seed in seeds)
         against = _against(study.comparison(point.start, point.share))
-        labels = f"{point.share:g} % ({study.cases_in_words(point.share)})"
-        rows.append([labels, point.start, _mean_in_words(point), *means, *against])
+        rows.append([_labels(study, point.share), point.start, _mean_in_words(point), *means, *against])
     return titles, rows
 
 

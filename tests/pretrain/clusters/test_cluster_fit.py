@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxelseg.errors import DataError
+from voxelseg.errors import ConfigError, DataError
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.pretrain.clusters import fit as fit_module
 from voxelseg.pretrain.clusters.files import clusterer_path
@@ -157,6 +157,21 @@ def test_processes_are_no_more_than_the_memory_holds(source_of, scans, monkeypat
     assert fit_module._affordable(16, source) == 1
     monkeypatch.setattr(fit_module, "free_memory", lambda _: None)
     assert fit_module._affordable(16, source) == 16
+
+
+def test_clusterers_that_the_memory_cannot_hold_are_refused_before_anything_is_read(plan_of, monkeypatch):
+    # 100,000 clusterers of 3 clusters, slices of 2 x 8 x 10 float32 numbers: 192 MB
+    plan = plan_of([None] * 5, num_clusterers=100_000, most_clusters=3)
+    monkeypatch.setattr(fit_module, "free_memory", lambda _: 191_000_000)
+    with pytest.raises(ConfigError, match=r"centres of 100000 clusterers take 0\.192 GB of memory, and 0\.191 GB are"):
+        plan.check()
+    monkeypatch.setattr(fit_module, "free_memory", lambda _: 193_000_000)
+    plan.check()
+    # 6 clusters of 2 slices from scans of 6 slices: at most 18 slices of 640 bytes
+    plan = plan_of([None] * 5, num_clusterers=1)
+    monkeypatch.setattr(fit_module, "free_memory", lambda _: 18 * 640 - 1)
+    with pytest.raises(ConfigError, match="the slices of one clusterer take"):
+        plan.check()
 
 
 @pytest.mark.slow

@@ -14,8 +14,10 @@ def test_a_row_is_a_slice_of_all_channels(slice_axis, length):
     assert torch.equal(rows[1, 2], image[1].select(1 + slice_axis, 2).flatten())
 
 
-def test_constant_slices_have_one_value():
-    assert constant_slices(torch.tensor([[0.0, 0.0], [3.0, 3.0], [0.0, 1.0]])).tolist() == [True, True, False]
+def test_constant_slices_have_one_value_in_each_channel():
+    rows = torch.tensor([[0.0, 0.0, 0.0, 0.0], [3.0, 3.0, -1.0, -1.0], [0.0, 0.0, 0.0, 1.0]])
+    assert constant_slices(rows, 2).tolist() == [True, True, False]
+    assert constant_slices(rows, 1).tolist() == [True, False, False]
 
 
 def test_slices_are_those_of_a_share_of_the_scans(scans, source_of):

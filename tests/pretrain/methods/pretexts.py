@@ -20,9 +20,10 @@ SIZE: Shape = (8, 12, 8)
 class SmoothCrops:
     """Crops of a smooth random volume, different each time; the two that overlap are shifted by two voxels."""
 
-    def __init__(self, size: Shape = SIZE, num_channels: int = 2) -> None:
+    def __init__(self, size: Shape = SIZE, num_channels: int = 2, *, scan_number: int = 0) -> None:
         self.size = size
         self.num_channels = num_channels
+        self.scan_number = scan_number
 
     def random(self, generator: np.random.Generator) -> np.ndarray:
         return self._volume(generator)[:, 2:, 2:, 2:]
@@ -73,8 +74,11 @@ def small_pretext(method: str, size: Shape = SIZE, **settings: object) -> Pretex
 
 
 def drawn(method: Prepared, number: int, size: Shape = SIZE, *, seed: int = 0) -> Sample:
-    """A batch of so many samples."""
-    samples = [method.drawer(SmoothCrops(size), np.random.default_rng((seed, index))) for index in range(number)]
+    """A batch of so many samples, each of a scan of its own."""
+    samples = [
+        method.drawer(SmoothCrops(size, scan_number=1000 * seed + index), np.random.default_rng((seed, index)))
+        for index in range(number)
+    ]
     return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 

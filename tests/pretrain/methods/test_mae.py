@@ -11,8 +11,9 @@ SETTINGS = {"block": 4, "share": 0.5}
 
 
 def test_three_quarters_of_blocks_of_16_voxels_are_masked_by_default():
-    drawer = prepared("mae", (32, 48, 32)).drawer
-    assert (drawer.block_size, drawer.share) == ((16, 16, 16), 0.75)
+    method = prepared("mae", (96, 96, 96))
+    assert (method.drawer.block_size, method.drawer.share) == ((16, 16, 16), 0.75)
+    assert method.record == {"trained": "all", "block": [16, 16, 16]}
 
 
 def test_what_is_masked_is_not_seen():

@@ -123,7 +123,7 @@ def test_hidden_voxels_are_a_learned_number_of_each_channel_on_request():
 def test_constant_slices_count_unless_they_are_skipped():
     sample = batch()
     b, z = sample["slices"].nonzero()[0].tolist()
-    sample["image"][b, :, z] = 4.0
+    sample["image"][b, :, z] = torch.tensor([4.0, -2.0])[:, None, None]  # a single value in each channel
     counted = int(sample["slices"].sum())
     for skip, number in ((False, counted), (True, counted - 1)):
         found = pretext(skip_constant=skip).eval()

@@ -6,7 +6,7 @@ from voxelseg.pretrain.methods.reconstruction import (
     VoxelHead,
     explained,
     filled_from_nearest,
-    masked_error,
+    mean_error,
     sample_errors,
     visible_guesses,
 )
@@ -22,13 +22,19 @@ MASK = line(0, 1, 1, 0).bool()
 
 def test_only_masked_voxels_count_and_their_number_divides():
     image, prediction = line(0, 1, 2, 9), line(5, 3, 3, 5)
-    assert masked_error(prediction, image, "l1", MASK) == pytest.approx(1.5)  # (2 + 1) / 2
-    assert masked_error(prediction, image, "l2", MASK) == pytest.approx(2.5)  # (4 + 1) / 2
+    assert mean_error(prediction, image, "l1", MASK) == pytest.approx(1.5)  # (2 + 1) / 2
+    assert mean_error(prediction, image, "l2", MASK) == pytest.approx(2.5)  # (4 + 1) / 2
+
+
+def test_without_a_mask_all_voxels_count():
+    image, prediction = line(0, 1, 2, 9), line(5, 3, 3, 5)
+    assert mean_error(prediction, image, "l1") == 3  # (5 + 2 + 1 + 4) / 4
+    assert sample_errors(prediction, image, "l2").tolist() == [11.5]  # (25 + 4 + 1 + 16) / 4
 
 
 def test_channels_are_averaged():
     image = torch.cat((line(0, 1, 2, 9), line(0, 0, 0, 0)), dim=1)
-    assert masked_error(torch.zeros_like(image), image, "l1", MASK) == pytest.approx(0.75)  # (1 + 2) / (2 voxels x 2)
+    assert mean_error(torch.zeros_like(image), image, "l1", MASK) == pytest.approx(0.75)  # (1 + 2) / (2 voxels x 2)
     assert sample_errors(torch.zeros_like(image), image, "l1", MASK).tolist() == pytest.approx([0.75])
 
 

@@ -8,8 +8,9 @@ SETTINGS = {"cube": 4, "share": 0.6}
 
 
 def test_sixty_percent_of_cubes_of_16_voxels_are_masked_by_default():
-    drawer = prepared("simmim", (32, 48, 32)).drawer
-    assert (drawer.block_size, drawer.share) == ((16, 16, 16), 0.6)
+    method = prepared("simmim", (96, 96, 96))
+    assert (method.drawer.block_size, method.drawer.share) == ((16, 16, 16), 0.6)
+    assert method.record == {"trained": "all", "cube": [16, 16, 16]}
 
 
 def test_masked_voxels_are_seen_as_a_token_of_each_channel():

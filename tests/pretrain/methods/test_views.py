@@ -82,9 +82,10 @@ def test_a_box_of_at_most_the_share_of_each_axis_becomes_the_mean():
 
 
 def test_both_views_come_from_overlapping_crops_and_are_what_the_generator_says():
-    crops = SmoothCrops((6, 8, 8))
+    crops = SmoothCrops((6, 8, 8), scan_number=3)
     still = TwoViews(STILL)(crops, np.random.default_rng(0))
     assert torch.equal(still["first"][:, :-2, :-2, :-2], still["second"][:, 2:, 2:, 2:])
     one, again = (TwoViews(ViewSettings())(crops, np.random.default_rng(5)) for _ in range(2))
     assert all(torch.equal(one[name], again[name]) for name in ("first", "second"))
     assert one["first"].dtype == torch.float32
+    assert one["scan"] == 3

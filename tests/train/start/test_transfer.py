@@ -393,6 +393,18 @@ def test_as_many_classes_let_the_last_layers_be_taken_too(prepared, tmp_path):
     report = start(target, pretrained_origin(source, "logonet", prepared, tmp_path, num_classes=3), prepared)
     assert "global_net.fusion.second.conv.weight" in report.matched  # as wide as there are classes: 3 in both
     assert {key.split(".")[0] for key in report.fresh_heads} == {"conv", "norm", "classifier"}
+    assert report.notes == ()
+
+
+def test_widths_that_follow_other_classes_are_noted_with_the_remedy(prepared, tmp_path):
+    source, target = build("ulkanet", num_classes=14), build("ulkanet", seed=1)
+    (note,) = start(target, pretrained_origin(source, "ulkanet", prepared, tmp_path), prepared).notes
+    # Two pairs of convolutions are as wide as there are classes, 2 tensors each and 4 of the norm, whose counter has no
+    # width. The last pair and the classifier were not pre-trained.
+    assert note.startswith("24 of the pre-trained tensors start fresh (body.refine.first.conv.weight, ")
+    assert "14 in the pre-training, 3 here. A pre-training with --set pretrain.num_classes=3 keeps them." in note
+    encoder = pretrained_origin(source, "ulkanet", prepared, tmp_path, part="encoder")
+    assert start(build("ulkanet", seed=1), encoder, prepared).notes == ()
 
 
 @pytest.mark.parametrize("name", [*SMALL, "unet_s"])
@@ -422,6 +434,17 @@ def test_pre_training_of_another_network_is_refused_with_the_one_that_it_is_of(p
     origin = pretrained_origin(build(), "mednext_s", prepared, tmp_path)
     with pytest.raises(CheckpointError, match=r"has 0.0% of the weights of this UXNet.*network \(--model mednext_s\)"):
         start(build("uxnet"), origin, prepared)
+
+
+def test_levels_that_differ_for_other_slices_are_refused_with_the_axes_of_the_pre_training(prepared, tmp_path):
+    theirs = prepared.plan.changed(axes=(1, 0, 2))
+    source = build("unet_s", num_classes=14, strides=(1, (2, 1, 2)))
+    origin = pretrained_origin(source, "unet_s", prepared, tmp_path, plan=theirs)
+    message = (
+        r"\[2, 1, 2\]\] \(here .*follow one another along D there, along H here\. --set plan\.axes=\[1,0,2\] takes"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        start(build("unet_s", seed=1, strides=(1, 2, 2)), origin, prepared)
 
 
 def test_kernels_of_a_pre_trained_network_grow(prepared, tmp_path):

@@ -32,6 +32,20 @@ PATCH = 16
 """Voxels along each axis of a patch of UNETR."""
 
 
+class _TransformerUNet(MonaiNetwork):
+    """Run part by part as MONAI does, so that its features can be had without its logits."""
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """Logits (B, K, D, H, W)."""
+        return self.classify(self.features(x))
+
+    def classify(self, features: Tensor, /) -> Tensor:
+        """Logits (B, K, D, H, W)."""
+        net: Any = self.network
+        logits: Tensor = net.out(features)
+        return logits
+
+
 @dataclass(frozen=True, kw_only=True)
 class UNETRConfig:
     """Options of a UNETR; the defaults are the authors'."""
@@ -64,7 +78,7 @@ class UNETRConfig:
             raise ConfigError(f"num_heads = {self.num_heads}: expected a divisor of hidden_size, {self.hidden_size}.")
 
 
-class UNETR(MonaiNetwork):
+class UNETR(_TransformerUNet):
     """MONAI's UNETR."""
 
     def __init__(self, config: UNETRConfig) -> None:
@@ -95,10 +109,6 @@ class UNETR(MonaiNetwork):
         net: Any = self.network
         return net.vit, net.encoder1, net.encoder2, net.encoder3, net.encoder4
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Logits (B, K, D, H, W)."""
-        return self.classify(self.features(x))
-
     def features(self, x: Tensor) -> Tensor:
         """Output of the last decoder stage (B, C, D, H, W)."""
         self.check_input(x)
@@ -111,12 +121,6 @@ class UNETR(MonaiNetwork):
         for stage in (net.decoder5, net.decoder4, net.decoder3, net.decoder2):
             y = stage(y, skips.pop())
         return y
-
-    def classify(self, features: Tensor, /) -> Tensor:
-        """Logits (B, K, D, H, W)."""
-        net: Any = self.network
-        logits: Tensor = net.out(features)
-        return logits
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Output of the transformer as a volume (B, hidden size, D / 16, H / 16, W / 16)."""
@@ -168,7 +172,7 @@ class SwinUNETRConfig:
             )
 
 
-class SwinUNETR(MonaiNetwork):
+class SwinUNETR(_TransformerUNet):
     """MONAI's SwinUNETR."""
 
     def __init__(self, config: SwinUNETRConfig) -> None:
@@ -196,10 +200,6 @@ class SwinUNETR(MonaiNetwork):
         net: Any = self.network
         return net.swinViT, net.encoder1, net.encoder2, net.encoder3, net.encoder4, net.encoder10
 
-    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Logits (B, K, D, H, W)."""
-        return self.classify(self.features(x))
-
     def features(self, x: Tensor) -> Tensor:
         """Output of the last decoder stage (B, C, D, H, W)."""
         self.check_input(x)
@@ -213,12 +213,6 @@ class SwinUNETR(MonaiNetwork):
         for stage in (net.decoder5, net.decoder4, net.decoder3, net.decoder2, net.decoder1):
             y = stage(y, skips.pop())
         return y
-
-    def classify(self, features: Tensor, /) -> Tensor:
-        """Logits (B, K, D, H, W)."""
-        net: Any = self.network
-        logits: Tensor = net.out(features)
-        return logits
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """Last stage of the transformer, after its convolutions (B, 16 C, D / 32, H / 32, W / 32)."""

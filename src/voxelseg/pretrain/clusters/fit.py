@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from voxelseg.errors import DataError
+from voxelseg.errors import ConfigError, DataError
 from voxelseg.files import locked, sha256_of_json, write_json
 from voxelseg.parallel import map_unordered
 from voxelseg.pretrain.clusters.files import Clusterer, read_clusterer, write_clusterer
@@ -69,9 +69,25 @@ class ClusterPlan:
         return (first + index) % 2**32
 
     def check(self) -> None:
-        """DataError if the scans can never give the slices that some clusterer needs; nothing is read."""
-        for index in range(self.source.settings.num_clusterers):
-            self.source.check(self.num_clusters(index))
+        """DataError if the scans can never give the slices that some clusterer needs; nothing is read.
+
+        ConfigError if the memory cannot hold the centres of all clusters, or the slices of one fit.
+        """
+        count = self.source.settings.num_clusterers
+        sizes = [self.num_clusters(index) for index in range(count)]
+        for size in sizes:
+            self.source.check(size)
+        needs = {
+            f"the centres of {count} clusterers": 4 * self.source.values_per_slice * sum(sizes),
+            "the slices of one clusterer": self.source.expected_bytes(),
+        }
+        free = free_memory(torch.device("cpu"))
+        for what, needed in needs.items():
+            if free is not None and needed > free:
+                raise ConfigError(
+                    f"{what} take {needed / 1e9:.3g} GB of memory, and {free / 1e9:.3g} GB are free. Set a lower "
+                    "masked_clusters.num_clusterers or most_clusters, or make crops smaller (plan.patch_size)."
+                )
 
     def _generator(self, index: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, index))

@@ -34,7 +34,7 @@ class ClusterConfig(BaseModel):
     most_slices: PositiveInt = 50_000
     """Slices that a clusterer is fitted on at most, which bounds the memory: 50,000 of 96 x 96 voxels take 1.8 GB."""
     skip_constant: bool = False
-    """Leave out slices that have the same value everywhere, such as air or what lies outside the scan: from the fits,
+    """Leave out slices with a single value in each channel, such as air or what lies outside the scan: from the fits,
     and from loss and scores."""
     least_batch: PositiveInt = 1024
     """Slices of a minibatch, at least. The authors' code has 20, fewer than there are clusters."""
@@ -42,8 +42,9 @@ class ClusterConfig(BaseModel):
     """Slices of a minibatch for each cluster, where that is more than `least_batch`."""
     num_starts: PositiveInt = 3
     """Starts by k-means++, of which the best one is taken (scikit-learn's n_init; 50 in the authors' code)."""
-    start_slices_per_cluster: Annotated[int, Field(ge=1)] = 3
-    """Slices for each cluster among which k-means++ chooses, drawn for each start (scikit-learn's init_size)."""
+    start_slices_per_cluster: PositiveInt = 3
+    """Slices for each cluster among which k-means++ chooses, drawn for each start (scikit-learn's init_size). Their
+    distances from one another are kept, so the memory grows with the square."""
     max_iter: PositiveInt = 350
     """Passes over the slices, at most."""
     max_no_improvement: PositiveInt | None = 10

@@ -27,9 +27,10 @@ def slices_of(image: Tensor, slice_axis: int) -> Tensor:
     return image.movedim(2 + slice_axis, 1).flatten(2)
 
 
-def constant_slices(rows: Tensor) -> Tensor:
-    """Which of the slices (..., T) have the same value everywhere."""
-    return rows.amax(-1) == rows.amin(-1)
+def constant_slices(rows: Tensor, num_channels: int) -> Tensor:
+    """Which of the slices (..., T) have a single value in each channel."""
+    channels = rows.reshape(*rows.shape[:-1], num_channels, -1)
+    return (channels.amax(-1) == channels.amin(-1)).all(-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,16 +148,15 @@ class _Kept:
     def add(self, found: Tensor) -> None:
         """Take slices (Z, T), without constant ones if these are to be skipped, as long as there is room."""
         if self.source.settings.skip_constant:
-            left_out = constant_slices(found)
+            left_out = constant_slices(found, self.source.num_channels)
             self.num_constant += int(left_out.sum())
             found = found[~left_out]
         most = self.source.most_slices()
         taken = found[: most - self.num_slices].numpy()
         last = self.num_slices + len(taken)
         if last > len(self.rows):
-            self.rows.resize(
-                (min(2 * last, most), self.rows.shape[1]), refcheck=False
-            )  # in place where that is possible
+            larger = (min(2 * last, most), self.rows.shape[1])
+            self.rows.resize(larger, refcheck=False)  # in place where that is possible
         self.rows[self.num_slices : last] = taken
         self.different.update(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in taken)
         self.num_slices = last

@@ -13,7 +13,6 @@ from voxelseg.geometry import Shape
 from voxelseg.pretrain.masks import draw_blocks, num_hidden
 from voxelseg.pretrain.methods.method import Crops, Sample
 
-
 PositiveInt = Annotated[int, Field(gt=0)]
 Sides = PositiveInt | tuple[PositiveInt, PositiveInt, PositiveInt]
 """One number for all axes, or one for each of D, H, W."""

@@ -109,7 +109,7 @@ class MaskedClusters(Pretext):
         """
         chosen, clusterers = self._chosen(batch), self.clusterers
         logits, labels = self._logits(batch, chosen), self._labels(batch["image"], torch.ones_like(chosen))
-        labels = labels.unflatten(0, chosen.shape)  # (B, Z, N)
+        labels = labels.reshape(*chosen.shape, -1)  # (B, Z, N)
         wanted = labels[chosen]  # (M, N)
         prior = clusterers.most_common().to(wanted.device)
         partly_hidden = slices_of(batch["hidden"][:, None], self.slice_axis).any(-1)
@@ -151,7 +151,7 @@ class MaskedClusters(Pretext):
         return {"clusterers_sha256": self.clusterers.sha256}
 
     def set_extra_state(self, state: Mapping[str, str]) -> None:
-        """CheckpointError if the state belongs to other clusterers, as after a fit with another library or processor."""
+        """CheckpointError if the state belongs to others, such as those that another library has fitted anew."""
         if state != self.get_extra_state():
             raise CheckpointError("the clusterers are not those that the head was trained for")
 
@@ -159,7 +159,8 @@ class MaskedClusters(Pretext):
         """Slices (B, Z) that count: the masked ones, without those that are constant if these are to be skipped."""
         if not self.settings.skip_constant:
             return batch["slices"]
-        return batch["slices"] & ~constant_slices(slices_of(batch["image"], self.slice_axis))
+        image = batch["image"]
+        return batch["slices"] & ~constant_slices(slices_of(image, self.slice_axis), image.shape[1])
 
     def _logits(self, batch: Sample, chosen: Tensor) -> Tensor:
         """Logits (M, N, K), float32, of the chosen slices of the masked image."""

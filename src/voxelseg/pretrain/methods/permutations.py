@@ -12,7 +12,7 @@ THINGS = 8
 Order = tuple[int, ...]
 
 TRANSLATIONS: tuple[Order, ...] = ((1, 0, 3, 2, 5, 4, 7, 6), (2, 3, 0, 1, 6, 7, 4, 5), (4, 5, 6, 7, 0, 1, 2, 3))
-"""x -> x + b over the field of eight elements, the bits of a number being coefficients of a polynomial: for b 1, 2, 4."""
+"""x -> x + b over the field of eight elements, whose bits are coefficients of a polynomial: for b 1, 2, 4."""
 AFFINE: tuple[Order, ...] = (TRANSLATIONS[0], (0, 2, 4, 6, 3, 1, 7, 5))
 """x -> a x + b over that field: x + 1, and the product with the polynomial X modulo X^3 + X + 1."""
 PROJECTIVE: tuple[Order, ...] = ((1, 2, 3, 4, 5, 6, 0, 7), (0, 3, 6, 2, 5, 1, 4, 7), (7, 6, 3, 2, 5, 4, 1, 0))

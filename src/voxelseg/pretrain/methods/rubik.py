@@ -20,7 +20,6 @@ from torch import Tensor
 
 from voxelseg.errors import ConfigError
 from voxelseg.geometry import Shape
-from voxelseg.nets import Network
 from voxelseg.pretrain.methods.blocks import PositiveInt, Sides, as_shape
 from voxelseg.pretrain.methods.method import Crops, Method, Prepared, Sample, Surroundings
 from voxelseg.pretrain.methods.reconstruction import Norm, Restoring

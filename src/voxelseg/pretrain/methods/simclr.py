@@ -2,8 +2,9 @@
 
 B batch, C channels, D H W depth, height, width in voxels, E numbers of an embedding, N candidates.
 Two overlapping crops of a scan, each flipped, turned and changed in its intensities, are to be more alike than crops of
-other scans: each is compared with the other one of its pair, and with all of other scans in the batch (NT-Xent). What is
-compared is an embedding: the averages of the deepest features of all encoders, then a small network, then unit length.
+different scans: each is compared with the other one of its pair, and with those of others in the batch (NT-Xent). What
+is compared is an embedding: the averages of the deepest features of all encoders, then a small network, then unit
+length.
 
 With batches as small as those of volumes there are few others, so the embeddings of the last samples stay in a queue
 and are compared with, too (MoCo: He et al., CVPR 2020, arXiv:1911.05722). They are those that the encoder itself gave,
@@ -50,8 +51,8 @@ class SimCLRConfig(ViewSettings):
     embedding: PositiveInt = 128
     """Numbers of an embedding."""
     queue: Annotated[int, Field(ge=0)] | None = None
-    """Embeddings of past samples to compare with; 0: only those of the batch. None: as many as there are scans, so that none
-    is more than an epoch old, and 4096 at most."""
+    """Embeddings of past samples to compare with; 0: only those of the batch. None: as many as there are scans, which
+    is what an epoch gives, and 4096 at most."""
 
 
 class SimCLR(Pretext):
@@ -195,8 +196,8 @@ def prepare(settings: SimCLRConfig, surroundings: Surroundings) -> Prepared:
     scans = len(surroundings.scans)
     if scans == 1:
         raise ConfigError(
-            "simclr tells crops of one scan from those of others, and there is one scan to learn from. Name more scans, "
-            "hold out none of two (pretrain.held_out=0), or choose another method, such as mae."
+            "simclr tells crops of one scan from those of others, and there is one scan to learn from. Name more "
+            "scans, hold out none of two (pretrain.held_out=0), or choose another method, such as mae."
         )
     queue = min(scans, LARGEST_QUEUE) if settings.queue is None else settings.queue
     return Prepared(

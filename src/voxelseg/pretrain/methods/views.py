@@ -122,8 +122,7 @@ def _by_channel(values: npt.NDArray[np.float64]) -> Image:
 
 @dataclass(frozen=True)
 class TwoViews:
-    """Draws "first" and "second" (C, D, H, W), overlapping crops each changed on its own, and the number of the "scan".
-    """
+    """Draws "first" and "second" (C, D, H, W), overlapping crops, each changed, and the number of their "scan"."""
 
     settings: ViewSettings
 

@@ -170,7 +170,7 @@ def match_weights(
     _refuse_unfit(origin, matches.refused)
     _check_finite(origin, matches.taken)
     if matches.share < config.least_share:
-        raise CheckpointError(_too_little(origin, network, matches, config.least_share))
+        raise CheckpointError(_too_little(origin, network, matches, config.least_share, plan))
     outcomes: dict[str, tuple[str, ...]] = {name: tuple(found) for name, found in matches.outcomes.items()}
     seen, judges = seen_inputs(origin), held_out or {}
     report = TransferReport(
@@ -179,7 +179,7 @@ def match_weights(
         what=origin.what,
         share=matches.share,
         warnings=(*_option_warnings(origin, network), *differences(origin, plan), *leaks(origin, judges)),
-        notes=tuple(seen_without_labels(origin, judges)),
+        notes=(*_other_widths(origin, network, matches), *seen_without_labels(origin, judges)),
         seen_sha256=tuple(sorted(seen.labelled)),
         seen_unlabelled_sha256=tuple(sorted(seen.unlabelled)),
         part=_COUNTED[pretrained],
@@ -274,6 +274,21 @@ def _option_warnings(origin: Origin, network: Network) -> list[str]:
     return [f"Trained with other options: {', '.join(differing)}."] if differing else []
 
 
+def _other_widths(origin: Origin, network: Network, matches: Matches) -> list[str]:
+    """A note if what was pre-trained starts fresh, since its widths follow the number of classes."""
+    fresh = [name for name in matches.outcomes["fresh_heads"] if name in origin.weights]
+    if origin.pretraining is None or not fresh:
+        return []
+    config: Any = network.config
+    here = config.num_classes
+    note = (
+        f"{len(fresh)} of the pre-trained tensors start fresh ({some(fresh)}): their widths follow the number of "
+        f"classes, {origin.pretraining['num_classes']} in the pre-training, {here} here. A pre-training with --set "
+        f"pretrain.num_classes={here} keeps them."
+    )
+    return [note]
+
+
 _SAID_OTHERWISE = {"in_channels", "num_classes", "deep_supervision", "image_size", "checkpointing", "kernel_size"}
 """Options that are no reason to worry, or whose tensors were said to have been grown or refused."""
 
@@ -295,15 +310,16 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
-def _too_little(origin: Origin, network: Network, matches: Matches, least: float) -> str:
+def _too_little(origin: Origin, network: Network, matches: Matches, least: float, plan: Plan) -> str:
     lacking = {OUTCOMES[outcome]: matches.outcomes[outcome] for outcome in ("missing", "mismatched")}
     found = [f"{words}: {some(names)}" for words, names in lacking.items() if names]
     differing = _differing(origin, network)
-    options = f" It was trained with {', '.join(differing)}." if differing else ""
+    options = [f"It was trained with {', '.join(differing)}."] if differing else []
+    otherwise = "".join(f" {sentence}" for sentence in (*options, *differences(origin, plan)))  # levels follow the plan
     checkpoint = origin.checkpoint
     model, part = ("", None) if checkpoint is None else (f" (--model {checkpoint.model})", checkpoint.pretrained_part)
     return (
         f"{origin.path} ({origin.what}) has {matches.share:.1%} of the {_COUNTED[part]} of this "
-        f"{type(network).__name__} without heads, less than {least:.0%} ({'; '.join(found)}).{options} Train the same "
-        f"network{model} with the same options, or lower transfer.least_share."
+        f"{type(network).__name__} without heads, less than {least:.0%} ({'; '.join(found)}).{otherwise} Train the "
+        f"same network{model} with the same options, or lower transfer.least_share."
     )
