@@ -100,7 +100,7 @@ class StoredCase:
     @cached_property
     def shape(self) -> Shape:
         """Size along D, H, W."""
-        _, d, h, w = self.image.shape
+        d, h, w = self._described["shape"]
         return (d, h, w)
 
     @cached_property
@@ -229,7 +229,7 @@ def _description(folder: Path) -> dict[str, Any] | None:
     try:
         stored: dict[str, Any] = read_json(folder / _DESCRIPTION)
         complete = all((folder / name).stat().st_size == size for name, size in stored["files"].items())
-        usable = {"key", "inputs", "classes", "partly_labelled"} <= stored.keys() and all(
+        usable = {"key", "inputs", "shape", "classes", "partly_labelled"} <= stored.keys() and all(
             {"path", "size", "mtime_ns", "sha256"} == one.keys() for one in stored["inputs"]
         )
     except (DataError, OSError, AttributeError, KeyError, TypeError):
