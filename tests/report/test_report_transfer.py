@@ -6,8 +6,6 @@ from test_page import Checked
 from voxelseg.errors import DataError
 from voxelseg.files import write_json
 from voxelseg.report import write_report
-from voxelseg.report.transfer import OUTCOMES
-from voxelseg.train.start import matching
 
 REPORT = {
     "path": "PRE/model.safetensors",
@@ -44,7 +42,3 @@ def test_a_damaged_record_of_a_transfer_is_named(run_folder, tmp_path, damaged):
     write_json(run_folder / "fold_0" / "transfer.json", damaged)
     with pytest.raises(DataError, match=r"transfer\.json of a fold is no record"):
         write_report(run_folder, tmp_path / "report.html")
-
-
-def test_outcomes_have_the_words_of_the_transfer():
-    assert OUTCOMES == matching.OUTCOMES

@@ -6,18 +6,7 @@ from typing import Any
 
 from voxelseg.errors import DataError
 from voxelseg.report.run import TRANSFER_FILE, Fold
-
-OUTCOMES = {
-    "matched": "taken",
-    "grown": "taken, kernels grown",
-    "averaged": "taken, channels averaged",
-    "fresh_heads": "heads, start fresh",
-    "untrained": "not pre-trained, start fresh",
-    "missing": "not in the file, start fresh",
-    "mismatched": "of another shape, start fresh",
-    "left_out": "in the file only",
-}
-"""As in `voxelseg.train.start.matching`, which loads torch."""
+from voxelseg.train.start.outcomes import OUTCOMES
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,9 @@ from torch import Tensor
 
 from voxelseg.nets import Network
 from voxelseg.nets.kernel_masks import MASK
+from voxelseg.train.start.outcomes import OUTCOMES
 from voxelseg.train.start.upkern import interpolate_kernel
 
-OUTCOMES = {
-    "matched": "taken",
-    "grown": "taken, kernels grown",
-    "averaged": "taken, channels averaged",
-    "fresh_heads": "heads, start fresh",
-    "untrained": "not pre-trained, start fresh",
-    "missing": "not in the file, start fresh",
-    "mismatched": "of another shape, start fresh",
-    "left_out": "in the file only",
-}
-"""What may become of a tensor, and words for it."""
 CHANNELS, KERNELS, LARGER_KERNELS = "channels", "kernels", "larger kernels"
 """Why a tensor may be refused: other input channels, smaller and larger kernels."""
 

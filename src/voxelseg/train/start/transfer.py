@@ -16,7 +16,7 @@ from voxelseg.nets import Network
 from voxelseg.nets.official import differing_options
 from voxelseg.nets.parts import Part, part_tensors
 from voxelseg.plan.plan import Plan
-from voxelseg.train.start.matching import CHANNELS, KERNELS, LARGER_KERNELS, OUTCOMES, Matches, is_mask, match_tensors
+from voxelseg.train.start.matching import CHANNELS, KERNELS, LARGER_KERNELS, Matches, is_mask, match_tensors
 from voxelseg.train.start.origin import (
     Origin,
     differences,
@@ -25,6 +25,7 @@ from voxelseg.train.start.origin import (
     seen_inputs,
     seen_without_labels,
 )
+from voxelseg.train.start.outcomes import OUTCOMES
 from voxelseg.train.start.patterns import Patterns
 
 Share = Annotated[float, Field(ge=0, le=1)]
