@@ -8,9 +8,8 @@ step where the recipe accumulates several. Recipes with the same network, patch 
 does all of them, with the smallest patch that their network takes. Linux only.
 
 The process may hold `--memory-gb` (default: what is free). What does not fit is done patch by patch, whose gradients
-are added up, then with recomputing (train.checkpointing) besides, or with half the patch; the table says so. Seconds
-are those of the steps and of a running validation with one patch; memory is the process's peak, imports and
-preprocessing included.
+are added up, then with recomputing (train.checkpointing) besides; the table says so. Seconds are those of the steps
+and of a running validation with one patch; memory is the process's peak, imports and preprocessing included.
 """
 
 import argparse
@@ -53,10 +52,9 @@ FORMS: dict[str, tuple[str, ...]] = {
     "whole batch": (),
     "patch by patch": _PATCH_BY_PATCH,
     "patch by patch, recomputing": (*_PATCH_BY_PATCH, "train.checkpointing=true"),
-    "patch by patch, half as deep": (*_PATCH_BY_PATCH, "plan.patch_size={half}"),
 }
-"""How a step may be done, and the settings for it, given the recipe's batch and half its patch; the next one is tried
-where one does not fit."""
+"""How a step may be done, and the settings for it, given the recipe's batch; the next is tried where one does not
+fit."""
 
 
 @dataclass(frozen=True)
@@ -172,11 +170,10 @@ def measure(recipe: Recipe, *, threads: int, memory_gb: float, settings: Sequenc
     """One step of `recipe` with `settings` in a process of its own, in the first of FORMS that fits `memory_gb`."""
     reason = "no form"
     batch = recipe.settings["plan"].get("batch_size", 1)
-    depth, *plane = recipe.settings["plan"].get("patch_size", PLANNED_SHAPE)
     for form, of_form in FORMS.items():
         if "train.checkpointing=true" in of_form and not _can_recompute(recipe):
             continue
-        filled = [setting.format(batch=batch, half=[depth // 2, *plane]) for setting in of_form]
+        filled = [setting.format(batch=batch) for setting in of_form]
         done = _run_child(recipe, [*settings, *filled, f"train.threads={threads}"], memory_gb)
         if done.returncode == 0:
             return Step(recipe.name, form, **json.loads(done.stdout.splitlines()[-1]))

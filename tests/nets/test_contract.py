@@ -470,6 +470,7 @@ OPTIONS: dict[str, dict[str, list[Any]]] = {
         "sparse_up": [False],
         "num_heads": [3],
         "deep_supervision": [True],
+        "checkpointing": [True],
     },
     "ulkanet": {
         "dims": [(6, 6)],

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from voxelseg.errors import ConfigError, DataError
-from voxelseg.nets import create_model, mednext
+from voxelseg.nets import create_model
 from voxelseg.nets.mednext import ENTRIES, SIZES, MedNeXt, MedNeXtBlock, MedNeXtConfig
 from voxelseg.nets.official import convert, load_official
 from voxelseg.ops.dispatch import plain_forms
@@ -335,34 +335,6 @@ def test_two_dimensional_networks_segment_slices(norm):
     outputs[0].sum().backward()
     with pytest.raises(DataError, match=r"H, W = \(32, 40\).*\(32, 48\)"):
         model(torch.zeros(1, 1, 32, 40))
-
-
-def test_checkpointing_changes_no_number():
-    x = torch.randn(1, 1, 16, 16, 32)
-    gradients = []
-    for checkpointing in (False, True):
-        model = small(checkpointing=checkpointing).train()
-        model(x).square().mean().backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_checkpointing_is_for_training_alone(monkeypatch):
-    calls = []
-
-    def counted(block, *inputs, use_reentrant):
-        calls.append(use_reentrant)
-        return block(*inputs)
-
-    monkeypatch.setattr(mednext, "checkpoint", counted)
-    model, x = small(checkpointing=True), torch.randn(1, 1, 16, 16, 32)
-    model.eval()(x)
-    with torch.no_grad():
-        model.train()(x)
-    assert calls == []
-    model(x)
-    assert calls == [False] * (9 + 4 + 4)  # every block of the stages, down and up
 
 
 def test_encoder_parameters_are_those_before_the_decoder():

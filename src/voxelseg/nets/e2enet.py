@@ -35,6 +35,7 @@ that a single channel moves by one voxel as a whole; strided convolutions read e
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from math import prod
 from typing import Any, Literal
@@ -105,10 +106,13 @@ class E2ENetConfig:
     """Outputs with deep supervision. None: one for each node of the last diagonal but the lowest, four as published."""
     deep_supervision: bool = False
     """Whether there are heads below full resolution."""
+    checkpointing: bool = False
+    """Recompute levels of the encoder and fusion nodes in the backward pass of training: less memory, more time, the
+    same numbers."""
 
     def __post_init__(self) -> None:
         check_counts(self, "in_channels", "num_classes", "width", "max_width", "last_convs")
-        check_switches(self, "shift_input", "sparse_up", "deep_supervision")
+        check_switches(self, "shift_input", "sparse_up", "deep_supervision", "checkpointing")
         object.__setattr__(self, "strides", per_level("strides", self.strides))
         if len(self.strides) < 2 or self.strides[0] != (1, 1, 1):
             raise ConfigError(f"strides = {self.strides}: expected at least two levels, the first with stride 1.")
@@ -195,6 +199,7 @@ class E2ENet(MultiscaleNetwork):
             reach[:num_heads], divisor=reach[-1], in_channels=config.in_channels, feature_channels=widths[0]
         )
         self.config = config
+        self.checkpointing = config.checkpointing
         self.widths = widths
         self.encoder = nn.ModuleList(self._encoder_level(level) for level in levels)
         stages = [levels[:-stage] for stage in levels[1:]]
@@ -276,7 +281,7 @@ class E2ENet(MultiscaleNetwork):
             x = x.clone(memory_format=torch.channels_last_3d)
         outputs: list[Tensor] = []
         for level in self.encoder:
-            x = level(x)  # (B, C_i, D_i, H_i, W_i)
+            x = self._call(level, x)  # (B, C_i, D_i, H_i, W_i)
             outputs.append(x)
         return outputs
 
@@ -295,16 +300,22 @@ class E2ENet(MultiscaleNetwork):
         """Feature maps of the next stage, which has one level less."""
         fused: list[Tensor] = []
         for level, (up, node) in enumerate(zip(ups, nodes, strict=True)):
-            parts = [features[level], block_upsample(features[level + 1], up.weight)]  # type: ignore[arg-type]
-            if level > 0:
-                above = F.max_pool3d(features[level - 1], self.config.strides[level])
-                parts.insert(2 if self.config.concatenation == "own-below-above" else 0, above)
-            first, *others = node.children()
-            y = first(*parts)
-            for block in others:
-                y = block(y)
-            fused.append(y)
+            seen = features[level], features[level + 1], *features[max(level - 1, 0) : level]
+            fused.append(self._call(partial(self._fuse, level, up, node), *seen))
         return fused
+
+    def _fuse(
+        self, level: int, up: nn.ConvTranspose3d, node: nn.Sequential, own: Tensor, below: Tensor, *above: Tensor
+    ) -> Tensor:
+        """Output of a node from the feature maps of its level, of the one below and, but for level 0, the one above."""
+        pooled = [F.max_pool3d(x, self.config.strides[level]) for x in above]
+        parts = [own, block_upsample(below, up.weight)]
+        parts = [*parts, *pooled] if self.config.concatenation == "own-below-above" else [*pooled, *parts]
+        first, *others = node.children()
+        y: Tensor = first(*parts)
+        for block in others:
+            y = block(y)
+        return y
 
 
 def _kaiming(module: nn.Module) -> None:

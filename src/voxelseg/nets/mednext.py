@@ -24,7 +24,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.checkpoint import checkpoint
 
 from voxelseg.errors import ConfigError
 from voxelseg.nets.multiscale import MultiscaleNetwork, See
@@ -286,6 +285,7 @@ class MedNeXt(MultiscaleNetwork):
             reach[:num_heads], divisor=reach[-1], in_channels=config.in_channels, feature_channels=config.width
         )
         self.config = config
+        self.checkpointing = config.checkpointing
         conv, transposed = _convolutions(config.spatial_dims)
         widths = [config.width * 2**level for level in levels]
 
@@ -357,13 +357,6 @@ class MedNeXt(MultiscaleNetwork):
         for block in stage.children():
             x = self._call(block, x)
         return x
-
-    def _call(self, block: nn.Module, *inputs: Tensor) -> Tensor:
-        if self.config.checkpointing and self.training and torch.is_grad_enabled():
-            result: Tensor = checkpoint(block, *inputs, use_reentrant=False)
-        else:
-            result = block(*inputs)
-        return result
 
     def _head(self, level: int, x: Tensor) -> Tensor:
         head = self.heads[level]

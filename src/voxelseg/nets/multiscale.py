@@ -3,7 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from voxelseg.nets.network import Network
 from voxelseg.ops.pointwise import pointwise_head
@@ -17,6 +19,8 @@ class MultiscaleNetwork(Network, ABC):
 
     heads: nn.ModuleList
     """Of each level that has one, full resolution first."""
+    checkpointing = False
+    """Whether training computes what `_call` is given again in the backward pass, and keeps its inputs alone."""
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits (B, K, D, H, W); with deep supervision the list of those of all heads, full resolution first."""
@@ -34,6 +38,14 @@ class MultiscaleNetwork(Network, ABC):
     def encode(self, x: Tensor) -> list[Tensor]:
         """Output of the encoder's lowest level."""
         return self._encode(x)[-1:]
+
+    def _call(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        """`part` of `inputs`."""
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            result: Tensor = checkpoint(part, *inputs, use_reentrant=False)
+        else:
+            result = part(*inputs)
+        return result
 
     def _head(self, level: int, x: Tensor) -> Tensor:
         """Logits of a level."""
