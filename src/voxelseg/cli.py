@@ -62,6 +62,9 @@ Model = Annotated[str, typer.Option(metavar="NAME", help="Network; `voxelseg mod
 ModelOrDefault = Annotated[
     str | None, typer.Option(metavar="NAME", help="Network; `voxelseg models` lists them. [default: mednext_s]")
 ]
+RecipeName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="A paper's training; `voxelseg recipes` lists them.")
+]
 Budget = Annotated[
     str | None,
     typer.Option(metavar="TIME", help="Length of each training in time instead, such as 20m or 1h30m."),
@@ -125,7 +128,8 @@ def check(data: Data, as_json: Json = False, workers: Workers = 2) -> None:
 def plan(
     data: Data,
     out: Out,
-    model: Model = "mednext_s",
+    recipe: RecipeName = None,
+    model: ModelOrDefault = None,
     device: Device = "auto",
     memory_gb: Memory = None,
     probe: Annotated[
@@ -145,6 +149,7 @@ def plan(
     planned = commands.plan(
         data,
         out,
+        recipe=recipe,
         model=model,
         device=device,
         memory_gb=memory_gb,
@@ -211,9 +216,7 @@ def pretrain(
 def train(
     data: Data,
     out: Out,
-    recipe: Annotated[
-        str | None, typer.Option(metavar="NAME", help="A paper's training; `voxelseg recipes` lists them.")
-    ] = None,
+    recipe: RecipeName = None,
     model: ModelOrDefault = None,
     init: Annotated[
         str | None,

@@ -16,7 +16,10 @@ from voxelseg.data.labels import NO_LABELS
 from voxelseg.errors import CheckpointError, ConfigError, DataError
 from voxelseg.io import read_label, read_volume
 from voxelseg.plan.plan import read_plan
+from voxelseg.plan.planner import override_plan
 from voxelseg.preprocess.store import StoredCase
+from voxelseg.preprocess.work import WorkFolder
+from voxelseg.recipes import find_recipe
 
 
 def test_every_command_is_a_documented_function_of_the_same_name_with_the_same_arguments():
@@ -92,6 +95,18 @@ def test_settings_of_the_plan_command_go_into_the_plan(tiny_msd, tmp_path):
     planned = commands.plan(tiny_msd, tmp_path, device="cpu", workers=1, settings=["plan.batch_size=5"])
     assert planned.batch_size == 5
     assert json.loads((tmp_path / "plan.json").read_text())["batch_size"] == 5
+
+
+def test_a_plan_for_a_recipe_is_the_one_that_it_trains_with(tiny_msd, tmp_path):
+    recipe = find_recipe("e2enet_s80_btcv")
+    planned = commands.plan(tiny_msd, tmp_path, recipe=recipe.name, memory_gb=1000, workers=1)
+    assert list(planned.patch_size) == recipe.settings["plan"]["patch_size"]
+    work = WorkFolder(tmp_path)
+    measured = work.fingerprint(work.dataset(), workers=1)
+    trained = override_plan(planned, measured, recipe.config([]).plan)
+    assert trained.changed(notes=()) == planned.changed(notes=())
+    with pytest.raises(ConfigError, match="is a training of e2enet, not of mednext_s"):
+        commands.plan(tiny_msd, tmp_path, recipe=recipe.name, model="mednext_s")
 
 
 def test_a_plan_changed_by_hand_is_put_aside_when_planned_again(tiny_msd, tmp_path, caplog):

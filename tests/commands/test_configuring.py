@@ -2,6 +2,8 @@ import pytest
 
 from voxelseg.commands.configuring import what_to_train
 from voxelseg.errors import ConfigError
+from voxelseg.recipes import RECIPES
+from voxelseg.recipes.e2enet import e2enet
 
 NOTHING = dict.fromkeys(("recipe", "model", "init", "grow_kernel", "epochs", "budget")) | {"settings": []}
 
@@ -22,6 +24,12 @@ def test_a_recipe_stands_for_a_network_and_many_settings_and_the_user_s_go_first
     assert (recipe.name, model) == ("mednext_s_k3_btcv", "mednext_s")
     assert config.plan["patch_size"] == [128, 128, 128]
     assert (config.train.steps_per_epoch, config.train.epochs) == (250, 7)  # the recipe has 1000 epochs
+
+
+def test_a_recipe_may_be_one_that_has_no_name_on_the_command_line():
+    recipe, model, config = asked(recipe=e2enet("btcv", sparsity=0.5))
+    assert recipe.name not in RECIPES
+    assert (model, config.sparse.sparsity) == ("e2enet", 0.5)
 
 
 def test_without_a_recipe_or_a_model_it_is_mednext_s():

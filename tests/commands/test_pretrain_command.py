@@ -55,6 +55,7 @@ def test_it_says_what_it_takes_what_it_found_what_it_wrote_and_what_comes_next(p
     assert result.exit_code == 0, result.output
     assert "Plan" in result.stderr
     assert re.search(r"Disk of .*needs at most .*cases .*states .*models", result.stderr)
+    assert "What masked-clusters itself adds comes on top" in result.stderr
     assert re.search(r"pre-training +100%  step 6  loss [\d.]+  score [\d.]+", result.stderr)
     assert "accuracy of the nearest visible slice" in result.stderr
     assert f"Wrote {folder / 'model.safetensors'}" in result.stderr.replace("\n", "")

@@ -10,6 +10,7 @@ from voxelseg import commands
 from voxelseg.checkpoint import load_checkpoint
 from voxelseg.commands.voxel_probe import _fresh, probe_table
 from voxelseg.errors import CheckpointError, ConfigError
+from voxelseg.nets.kernel_masks import add_masks, sparse_weights
 from voxelseg.pretrain.backbone import load_backbone
 
 
@@ -59,6 +60,16 @@ def test_fresh_weights_are_not_those_that_the_pre_training_began_with(pre):
     drawn = {name for name, tensor in began.items() if tensor.ndim == 5}
     assert not any(torch.equal(began[name], fresh[name]) for name in drawn)
     assert torch.equal(next(iter(fresh.values())), next(iter(_fresh(trained, 0).state_dict().values())))
+
+
+def test_fresh_weights_are_as_sparse_as_the_pre_trained_ones(pre):
+    trained = load_backbone(load_checkpoint(pre / "model.safetensors"))
+    layer = next(name for name, module in trained.named_modules() if isinstance(module, torch.nn.Conv3d))
+    assert not sparse_weights(_fresh(trained, 0))
+    add_masks(trained, [layer], 0.5)
+    (_, mask), (weight, drawn) = (sparse_weights(one)[layer] for one in (trained, _fresh(trained, 0)))
+    assert drawn.sum() == mask.sum()
+    assert not weight[~drawn].any()
 
 
 def test_impossible_probes_are_refused(pre, data, tiny_run, tmp_path):

@@ -12,7 +12,7 @@ from recipes import distinct  # benchmarks/recipes.py
 from voxelseg.errors import ConfigError
 from voxelseg.plan.planner import PlanLimits, make_plan, override_plan
 from voxelseg.recipes import RECIPES, Difference, find_recipe
-from voxelseg.recipes.e2enet import e2enet
+from voxelseg.recipes.e2enet import e2enet, e2enet_ct_to_mri
 from voxelseg.recipes.logonet import steps_per_paper_epoch
 from voxelseg.recipes.mednext import mednext
 from voxelseg.recipes.uxnet import uxnet
@@ -211,6 +211,15 @@ def test_functions_take_what_the_papers_vary():
     assert uxnet("feta21", kernel=9).config().model["kernel_size"] == 9
     assert e2enet("btcv", sparsity=0.5).config().sparse.sparsity == 0.5
     assert e2enet("btcv", sparsity=0.5).reported == ()
+
+
+@pytest.mark.parametrize("function", [e2enet, e2enet_ct_to_mri])
+def test_e2enet_may_be_dense_as_in_the_papers_ablation(function, phantom):
+    recipe = function(sparsity=0.0)  # Table 5, first row
+    dataset, _ = phantom(recipe.data)
+    assert without_memory(recipe, dataset, None).config.sparsity == 0
+    for difference in recipe.differences:
+        without_memory(recipe, dataset, None, difference.settings)
 
 
 def test_scores_are_written_with_the_decimals_that_are_printed():

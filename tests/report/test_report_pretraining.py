@@ -109,6 +109,17 @@ def test_the_page_says_what_was_learnt_and_what_to_run_next(pre, tmp_path):
         assert part in words, part
 
 
+def test_the_commands_to_run_next_repeat_what_was_set_of_network_plan_and_masks(pre, tmp_path):
+    info = json.loads((pre / "pretraining.json").read_text())
+    info["config"]["plan"] = {"spacing_mm": [3.0, 1.0, 1.0]}
+    info["config"]["sparse"] = {"layers": ["decoder*"], "sparsity": 0.5, "update_every": 7}
+    write_json(pre / "pretraining.json", info)
+    words = words_of(pre, tmp_path)
+    assert words.count("--set 'plan.spacing_mm=[3.0, 1.0, 1.0]'") == 2  # train and label-study
+    assert words.count("""--set 'sparse.layers=["decoder*"]' --set sparse.sparsity=0.5""") == 2
+    assert "sparse.update_every=7" not in words  # how kernels move is a matter of each training
+
+
 def test_an_unfinished_pre_training_is_reported_as_far_as_it_is(pre, tmp_path):
     for name in ("model.safetensors", "pictures.npz", "probe.json"):
         (pre / name).unlink()

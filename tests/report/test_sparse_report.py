@@ -55,6 +55,11 @@ def test_updates_moved_kernels_and_sparsity_are_told():
     assert facts["Share moved in an update"] == "50.0 % to 10.0 %"
 
 
+def test_a_single_update_is_told_with_its_own_step_though_a_later_stage_began_after_it():
+    (found,) = sparse_folds([fold((*HISTORY[:2], state(150)))])  # kernels grew, and a state is logged without a move
+    assert dict(found.facts)["Updates"] == "1, in step 100"
+
+
 def test_a_fixed_topology_is_told():
     (found,) = sparse_folds([fold(HISTORY[:1])])
     assert dict(found.facts)["Updates"] == "none: the active kernels are those of the beginning"

@@ -7,8 +7,8 @@ from voxelseg.study.results import collect
 
 
 def test_a_start_that_is_better_in_every_case_and_seed_is_called_better(tmp_path):
-    design = design_of(tmp_path, shares=(25.0,))
-    for seed in (0, 1):
+    design = design_of(tmp_path, shares=(25.0,), seeds=(0, 1, 2))
+    for seed in design.seeds:
         finish(design, "scratch", 25.0, seed, [0.5, 0.6, 0.7, 0.5, 0.6, 0.7])
         finish(design, "mae", 25.0, seed, [0.51, 0.62, 0.73, 0.54, 0.65, 0.76])
     study = collect(design, {})
@@ -47,10 +47,12 @@ def test_a_difference_that_seeds_alone_may_explain_is_neither_better_nor_worse(t
     assert found.in_words().endswith("in these trainings, which seeds alone may explain")
 
 
-def test_one_seed_is_not_enough_to_call_a_start_better(tmp_path):
-    design = design_of(tmp_path, shares=(25.0,), seeds=(0,))
-    finish(design, "scratch", 25.0, 0, [0.5] * 6)
-    finish(design, "mae", 25.0, 0, [0.6] * 6)
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_fewer_than_three_seeds_are_not_enough_to_call_a_start_better(tmp_path, seeds):
+    design = design_of(tmp_path, shares=(25.0,), seeds=seeds)
+    for seed in seeds:  # two that agree have a t-interval of no width
+        finish(design, "scratch", 25.0, seed, [0.5] * 6)
+        finish(design, "mae", 25.0, seed, [0.6] * 6)
     study = collect(design, {})
     assert study.comparison("mae", 25.0).verdict == "seeds"
     assert any("Better and worse take 3 seeds or more" in note for note in study.notes)
@@ -91,8 +93,17 @@ def test_only_seeds_that_both_have_are_compared(tmp_path):
     assert study.comparison("mae", 25.0).overall.mean == pytest.approx(0.1)
     assert study.point("scratch", 25.0).mean == pytest.approx(0.7)
     assert study.notes[-1] == "Failed: mae, 25 %, seed 1: error: the memory ran out"
-    assert any("different numbers of steps, on average: scratch 10, mae 20." in note for note in study.notes)
+    assert "Trainings made different numbers of steps, on average: scratch 10, mae 20." in study.notes
     assert study.conclusions[0].endswith("without seed 1 in these trainings, which seeds alone may explain.")
+
+
+def test_of_trainings_of_the_same_time_the_steps_are_told(tmp_path):
+    pace = {"device": "cpu", "jobs": 1, "threads": 1}
+    design = design_of(tmp_path, shares=(25.0,), seeds=(0,), length={"budget": "1m"}, pace=pace)
+    finish(design, "scratch", 25.0, 0, [0.5] * 6, steps=10)
+    finish(design, "mae", 25.0, 0, [0.5] * 6, steps=12)
+    told = "Trainings of the same time made different numbers of steps, on average: scratch 10, mae 12."
+    assert told in collect(design, {}).notes
 
 
 def test_before_anything_is_finished_there_is_nothing_to_say(tmp_path):

@@ -117,7 +117,21 @@ def test_early_stopping_without_validation_is_an_error():
         (["train.dice_weight=0", "train.batch_dice=true"], "train.batch_dice needs a train.dice_weight above 0"),
         (["train.dice_weight=0", "train.dice_background=true"], "train.dice_background needs a train.dice_weight"),
         (["train.validation_patches=0", "train.validate_every=5"], "train.validate_every needs train.validation_pa"),
-        (["train.save_best=false", "train.watch=loss"], "train.watch needs train.save_best or train.early_stopping"),
+        (["train.save_best=false", "train.watch=loss"], "train.watch needs .*train.save_best or train.early_stopping"),
+        (["train.validation_patches=0", "train.watch=loss"], "train.watch needs train.validation_patches, and"),
+        (
+            ["augmentation.shift_range=[0,0.2]"],
+            "augmentation.shift_range needs augmentation.enabled, and augmentation.sh",
+        ),
+        (
+            ["augmentation.gamma=0", "augmentation.inverted_gamma=0", "augmentation.gamma_range=[0.5,2]"],
+            "gamma_range nee",
+        ),
+        (["augmentation.enabled=false", "augmentation.noise_std=[0,1]"], "noise_std needs augmentation.enabled"),
+        (
+            ["augmentation.rotation=0", "augmentation.scaling=0", "augmentation.outside=zeros"],
+            "rotation or augmentation",
+        ),
     ],
 )
 def test_what_is_set_in_vain_is_refused_with_what_it_needs(settings, message):
@@ -126,9 +140,15 @@ def test_what_is_set_in_vain_is_refused_with_what_it_needs(settings, message):
 
 
 def test_what_a_recipe_sets_in_vain_beside_the_users_choice_is_no_mistake():
-    base = {"train": {"optimizer": "sgd", "momentum": 0.9}}
+    base = {"train": {"optimizer": "sgd", "momentum": 0.9}, "augmentation": {"scaling_range": [0.8, 1.2]}}
     assert build_config(["train.optimizer=adamw"], base=base).train.optimizer == "adamw"
     assert build_config(["train.momentum=0.95"], base=base).train.momentum == 0.95
+    assert build_config(["augmentation.scaling=0"], base=base).augmentation.scaling == 0
+
+
+def test_how_something_is_changed_may_be_set_where_one_of_several_changes_needs_it():
+    config = build_config(["augmentation.gamma=0", "augmentation.gamma_range=[0.5,2]"])  # the inverted one is left
+    assert config.augmentation.gamma_range == (0.5, 2)
 
 
 @pytest.mark.parametrize("setting", ["train.save_best=false", "train.validation_patches=0"])

@@ -48,6 +48,8 @@ def test_a_fold_leaves_a_model_a_log_and_scored_predictions(own):
 def test_the_model_file_says_how_it_came_about(own):
     provenance = load_checkpoint(own.model_file(0)).provenance
     assert (provenance["fold"], provenance["steps"], provenance["run"]["seed"]) == (0, 2, 0)
+    best = load_checkpoint(own.best_file(0)).provenance  # after the only epoch, so at the same moment
+    assert [best[key] for key in ("epochs", "steps")] == [provenance[key] for key in ("epochs", "steps")] == [1, 2]
     case = own.splits[0].train[0]
     files = [own.dataset.root / part / f"{case}.nii.gz" for part in ("imagesTr", "labelsTr")]
     assert provenance["train_cases_sha256"][case] == [sha256_of_file(file) for file in files]

@@ -1,4 +1,4 @@
-"""What the options of `train` mean: recipe, network and configuration."""
+"""What the options of `train` and `plan` mean: recipe, network and configuration."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,15 @@ DEFAULT_MODEL = "mednext_s"
 
 def what_to_train(
     *,
-    recipe: str | None,
+    recipe: str | Recipe | None,
     model: str | None,
-    init: PathLike | None,
-    grow_kernel: str | None,
-    epochs: int | None,
-    budget: str | None,
     settings: Sequence[str],
+    init: PathLike | None = None,
+    grow_kernel: str | None = None,
+    epochs: int | None = None,
+    budget: str | None = None,
 ) -> tuple[Recipe | None, str, RunConfig]:
-    """Recipe, network and configuration that the options of `train` mean; no file is read.
+    """Recipe, network and configuration that these options mean; no file is read.
 
     ConfigError for an unknown or impossible one, and for two that say different things.
     """
@@ -31,7 +31,7 @@ def what_to_train(
         "init": ("transfer.init", None if init is None else str(init)),
         "grow_kernel": ("train.grow_kernel", None if grow_kernel is None else parse_growth(grow_kernel)),
     }
-    published = None if recipe is None else find_recipe(recipe)
+    published = find_recipe(recipe) if isinstance(recipe, str) else recipe
     config = build_config(
         _with_options(settings, given),
         epochs=epochs,

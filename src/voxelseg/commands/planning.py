@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from voxelseg.commands.arguments import choose_device
+from voxelseg.commands.configuring import what_to_train
 from voxelseg.commands.display import PathLike, counting_bar, say, say_left_out
 from voxelseg.commands.probing import CHANGE_A_STEP, probed_plan, probing_budget
 from voxelseg.data.dataset import Dataset
@@ -19,7 +20,8 @@ from voxelseg.plan.plan import Plan
 from voxelseg.plan.planner import make_plan
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
-from voxelseg.train.config import NetworkConfig, RunConfig, build_config
+from voxelseg.recipes import Recipe
+from voxelseg.train.config import NetworkConfig
 from voxelseg.train.machines.memory import plan_limits
 from voxelseg.train.run import build_network
 
@@ -28,7 +30,8 @@ def plan(
     data: PathLike,
     out: PathLike,
     *,
-    model: str = "mednext_s",
+    recipe: str | Recipe | None = None,
+    model: str | None = None,
     device: str = "auto",
     memory_gb: float | None = None,
     probe: bool = False,
@@ -38,7 +41,8 @@ def plan(
 ) -> Plan:
     """Measure the data set at `data` and decide spacing, normalisation, patch, batch and mirroring for `model`.
 
-    Writes `out`/fingerprint.json and `out`/plan.json, which may be changed by hand. `memory_gb` bounds a training step;
+    What a `recipe` says of them is kept; without, `model` is mednext_s unless another is named. Writes
+    `out`/fingerprint.json and `out`/plan.json, which may be changed by hand. `memory_gb` bounds a training step;
     with `probe` the largest patch or batch that fits is found by real training steps, by default in what a GPU has
     free. `settings` are "plan.key=value", and "model.key=value" for options that change what fits.
 
@@ -46,8 +50,8 @@ def plan(
     set that cannot be read or used; WorkerError if a background process fails; VoxelsegError if `out` cannot be
     written.
     """
-    config = build_config(list(settings))
-    _refuse_without_effect(config, probe=probe)
+    _refuse_without_effect(settings, probe=probe)
+    _, model, config = what_to_train(recipe=recipe, model=model, settings=settings)
     on = choose_device(device)
     if probe:
         memory_gb = probing_budget(on, memory_gb)
@@ -62,24 +66,23 @@ def plan(
     else:
         planned = plan_from(fingerprint, dataset, model, config, on, memory_gb)
     work.write_plan(planned)
+    training = ["--recipe", recipe] if isinstance(recipe, str) else ["--model", model]
     say(
         console,
         f"Wrote {work.fingerprint_path} and {work.plan_path}.",
         ["preprocess", out],
-        ["train", dataset.source, "--out", "RUN", "--model", model, "--work", out],
+        ["train", dataset.source, "--out", "RUN", *training, "--work", out],
     )
     return planned
 
 
-def _refuse_without_effect(config: RunConfig, *, probe: bool) -> None:
+def _refuse_without_effect(settings: Sequence[str], *, probe: bool) -> None:
     """ConfigError for settings that belong to the training."""
     deciding = {"deep_supervision", "grow_kernel"} | (CHANGE_A_STEP if probe else set())
-    given = {f"train.{key}" for key in config.train.model_fields_set - deciding}
-    given |= {f"augmentation.{key}" for key in config.augmentation.model_fields_set}
-    given |= {f"predict.{key}" for key in config.predict.model_fields_set}
-    given |= {f"transfer.{key}" for key in config.transfer.model_fields_set}
-    if given:
-        raise ConfigError(f"{', '.join(sorted(given))}: decides nothing in a plan. Give it to `voxelseg train`.")
+    keys = {setting.partition("=")[0].strip() for setting in settings} - {f"train.{key}" for key in deciding}
+    idle = sorted(key for key in keys if key.split(".")[0] in {"train", "augmentation", "predict", "transfer"})
+    if idle:
+        raise ConfigError(f"{', '.join(idle)}: decides nothing in a plan. Give it to `voxelseg train`.")
 
 
 def preprocess(work: PathLike, *, workers: int = 2, console: Console | None = None) -> dict[str, StoredCase]:

@@ -1,6 +1,5 @@
 """The command `pretrain`."""
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -25,6 +24,7 @@ from voxelseg.preprocess.work import WorkFolder
 from voxelseg.pretrain.backbone import build_backbone, check_pretrainable
 from voxelseg.pretrain.config import PretrainingConfig, build_pretraining
 from voxelseg.pretrain.crops import crop_warnings
+from voxelseg.pretrain.following import repeated_settings
 from voxelseg.pretrain.pretraining import check_method, check_watching, is_finished, prepare_method
 from voxelseg.pretrain.pretraining import pretrain as train_pretext
 from voxelseg.pretrain.run import PRETRAINING_FILE, Pretraining, check_num_classes, open_pretraining, with_classes
@@ -129,19 +129,11 @@ def pretrain(
         processes.barrier()  # `torchrun` of a machine whose processes have ended gives the others five minutes
     if console is not None:
         _show_scores(run, console)
-    masks = {key: getattr(config.sparse, key) for key in sorted(config.sparse.set_keys() & {"layers", "sparsity"})}
-    taken_over = {"model": config.model, "plan": config.plan, "sparse": masks}  # levels may follow the plan
-    options = [
-        word
-        for section, values in taken_over.items()
-        for key, value in values.items()
-        for word in ("--set", f"{section}.{key}={json.dumps(value)}")
-    ]
     say(
         console,
         f"Wrote {run.model_file}.",
         ["report", out, "--out", run.folder / "report.html"],
-        ["train", "DATA", "--out", "RUN", "--model", model, *options, "--init", out],
+        ["train", "DATA", "--out", "RUN", "--model", model, *repeated_settings(config.record()), "--init", out],
     )
     return run
 
@@ -198,6 +190,9 @@ def _check_needs(
     if console is not None:
         for need in needs:
             console.print(str(need), soft_wrap=True, highlight=False, markup=False)
+        if not run.model_file.is_file():
+            own = f"What {run.config.method} itself adds comes on top: heads, and what it makes before the first step."
+            console.print(own, soft_wrap=True, highlight=False, markup=False)
 
 
 def _warn(sentences: Sequence[str]) -> None:

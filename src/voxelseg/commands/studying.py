@@ -70,7 +70,8 @@ def label_study(
     seeds. Written into `out` are study.json, table.csv, cases.csv, study.md and the figure.
 
     Raises ConfigError for unknown or impossible options, and for another study in `out`; DataError for data that cannot
-    be used; CheckpointError for weights that do not fit; StoppedError after Ctrl-C, with the states of trainings saved.
+    be used; CheckpointError for weights that do not fit; KeyboardInterrupt after Ctrl-C, once the trainings
+    have saved their states.
     A training that fails does not stop the others: see `Study.faults`.
     """
     starts, share_list, seed_list = parse_starts(start), _shares(shares), _seeds(seeds)
@@ -107,7 +108,7 @@ def label_study(
         num_training_cases=len(chosen.train),
         held_out={case: patients[case] for case in chosen.validation},
         length={name: value for name, value in (("epochs", epochs), ("budget", budget)) if value is not None},
-        pace={} if budget is None else {"device": str(on), "jobs": jobs, "threads": threads},
+        pace={} if config.train.budget_s is None else {"device": str(on), "jobs": jobs, "threads": threads},
         settings=tuple(settings),
         device=str(on),
         files=files,

@@ -23,6 +23,7 @@ from voxelseg.plan.plan import Plan, parse_plan, read_plan
 from voxelseg.plan.planner import override_plan
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
+from voxelseg.recipes import Recipe
 from voxelseg.train.config import RunConfig
 from voxelseg.train.cross_validation import begun_folds, cross_validate, scored_folds
 from voxelseg.train.fold import train_fold, validate_fold
@@ -43,7 +44,7 @@ def train(
     data: PathLike,
     out: PathLike,
     *,
-    recipe: str | None = None,
+    recipe: str | Recipe | None = None,
     model: str | None = None,
     init: PathLike | None = None,
     grow_kernel: str | None = None,
@@ -61,10 +62,11 @@ def train(
 ) -> Run:
     """Train `model` on one fold ("0", "0,1") or "all", then predict and score the held-out cases.
 
-    `recipe` is a paper's training (`voxelseg recipes`) with a `model` (else mednext_s) and settings; yours go before
-    these. `init` is a run, a pre-training, a model file or an authors' file whose weights the training starts from.
-    `grow_kernel` ("3:5") trains with the small kernel first and goes on with the large one. When all folds are
-    finished, whichever processes trained them, their scores are pooled and a postprocessing is chosen.
+    `recipe` is a paper's training with a `model` (else mednext_s) and settings, yours go before these: its name
+    (`voxelseg recipes`), or what a function of its paper's module in `voxelseg.recipes` returns. `init` is a run, a
+    pre-training, a model file or an authors' file whose weights the training starts from. `grow_kernel` ("3:5") trains
+    with the small kernel first and goes on with the large one. When all folds are finished, whichever processes trained
+    them, their scores are pooled and a postprocessing is chosen.
 
     Plans and preprocesses into `work` (default `out`/work) what has not been done yet; `memory_gb` bounds a training
     step where it is not planned yet. `epochs` or a `budget` of time per fold ("20m") sets the length. `splits` is a

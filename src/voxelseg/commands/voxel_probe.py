@@ -22,6 +22,7 @@ from voxelseg.errors import ConfigError
 from voxelseg.evaluate.paired import difference_in_words
 from voxelseg.files import locked, sha256_of_file, write_json
 from voxelseg.nets import Network
+from voxelseg.nets.kernel_masks import add_masks, sparse_weights
 from voxelseg.preprocess.store import StoredCase, store_dataset
 from voxelseg.pretrain.backbone import load_backbone
 from voxelseg.pretrain.probe import FRESH, PRETRAINED, ProbeResult
@@ -116,11 +117,18 @@ def _check_patients(score: Sequence[Case], fold: int) -> None:
 
 
 def _fresh(trained: Network, seed: int) -> Network:
-    """The same network with fresh weights, which are not those that the pre-training with this seed began with."""
+    """The same network with fresh weights, which are not those that the pre-training with this seed began with.
+
+    Layers that settings made sparse are so here, too, with as many active kernels, drawn anew.
+    """
     network_class: Any = type(trained)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.default_rng((seed, 1)).integers(2**31)))
         fresh: Network = network_class(trained.config)
+        own = sparse_weights(fresh)
+        for layer, (_, mask) in sparse_weights(trained).items():
+            if layer not in own:
+                add_masks(fresh, [layer], 1 - float(mask.float().mean()))
     return fresh
 
 

@@ -304,12 +304,10 @@ class E2ENet(MultiscaleNetwork):
             fused.append(self._call(partial(self._fuse, level, up, node), *seen))
         return fused
 
-    def _fuse(
-        self, level: int, up: nn.ConvTranspose3d, node: nn.Sequential, own: Tensor, below: Tensor, *above: Tensor
-    ) -> Tensor:
+    def _fuse(self, level: int, up: nn.Module, node: nn.Module, own: Tensor, below: Tensor, *above: Tensor) -> Tensor:
         """Output of a node from the feature maps of its level, of the one below and, but for level 0, the one above."""
         pooled = [F.max_pool3d(x, self.config.strides[level]) for x in above]
-        parts = [own, block_upsample(below, up.weight)]
+        parts = [own, block_upsample(below, up.weight)]  # type: ignore[arg-type]
         parts = [*parts, *pooled] if self.config.concatenation == "own-below-above" else [*pooled, *parts]
         first, *others = node.children()
         y: Tensor = first(*parts)

@@ -3,6 +3,7 @@
 `spatial` moves image and target alike, then `intensity` changes the image.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -146,3 +147,26 @@ class AugmentationConfig(BaseModel):
                 f"{'DHW'[first]} and {'DHW'[second]}, but plan.patch_size is {list(patch_size)}. Set another patch, or "
                 "augmentation.rotation90=0."
             )
+
+
+def _some(*changes: str) -> tuple[str, Callable[[AugmentationConfig], bool]]:
+    """What keys need that only say how these `changes` are made, and whether it is so."""
+    needed = f"augmentation.enabled, and augmentation.{' or augmentation.'.join(changes)}"
+    return needed, lambda config: config.enabled and any(getattr(config, change) for change in changes)
+
+
+ONLY_WITH: dict[str, tuple[str, Callable[[AugmentationConfig], bool]]] = {
+    **dict.fromkeys(("rotation_degrees", "rotation_degrees_in_plane"), _some("rotation")),
+    **dict.fromkeys(("scaling_range", "scaling_per_axis", "scaling_balanced"), _some("scaling")),
+    **dict.fromkeys(("outside", "image_order", "label_order"), _some("rotation", "scaling")),
+    "noise_std": _some("noise"),
+    **dict.fromkeys(("blur_sigma", "blur_per_axis", "blur_truncate"), _some("blur")),
+    **dict.fromkeys(("brightness_range", "brightness_per_channel"), _some("brightness")),
+    "shift_range": _some("shift"),
+    "contrast_range": _some("contrast"),
+    **dict.fromkeys(("low_resolution_zoom", "low_resolution_order"), _some("low_resolution")),
+    "gamma_range": _some("gamma", "inverted_gamma"),
+    "mirror_probability": _some("mirror"),
+    "rotation90_axes": _some("rotation90"),
+}
+"""Keys that say how something is changed: what must be switched on for them, and whether it is."""

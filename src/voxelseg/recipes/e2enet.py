@@ -4,7 +4,7 @@ Where the paper's text and its tables describe different networks, recipes have 
 operations are counted beside the scores; it is also the code's.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from voxelseg.recipes.families import HALF_PRECISION, POOLED_DICE, nnunet, nnunet_sgd
 from voxelseg.recipes.recipe import UNSAID, Difference, Recipe, Score, Source, merged
@@ -48,14 +48,7 @@ def e2enet(data: Data = "amos22", *, sparsity: float = 0.8) -> Recipe:
             "model": {"strides": STRIDES},
             "plan": {"patch_size": [PATCH[data]] * 3, "batch_size": 2},
             "train": {**nnunet_sgd(), "batch_dice": data != "msd_brats"},
-            "sparse": {
-                "sparsity": sparsity,
-                "growth": "random",
-                "update_every": None,  # in this length every 1200 steps (Table 5), in a shorter one as much more often
-                "initial_rate": 0.5,
-                "final_rate": 0.0,
-                "mask_gradients": False,
-            },
+            "sparse": _sparse(sparsity),
         },
         {"plan": {"normalization": [{"kind": "zscore_mask"}] * 4}} if data == "msd_brats" else {},
         {"predict": {"postprocess": True}} if data == "amos22" else {},
@@ -66,7 +59,7 @@ def e2enet(data: Data = "amos22", *, sparsity: float = 0.8) -> Recipe:
         settings=settings,
         data=PUBLIC[data],
         source=Source(paper=_PAPER, where=f"Sec. 3 and 4.2; {where}", code=_SOURCE_CODE),
-        differences=_differences(),
+        differences=_differences() if sparsity else _dense_differences(),
         reported=_reported(data, sparsity),
         notes=_notes(data, sparsity),
     )
@@ -76,7 +69,8 @@ def e2enet_ct_to_mri(*, sparsity: float = 0.8) -> Recipe:
     """Recipe of fine-tuning on the MRI scans of AMOS what was trained on the CT scans, with its topology (Sec. 4.8)."""
     pretrained = e2enet("amos22", sparsity=sparsity)
     settings = merged(pretrained.settings, {"train": {"epochs": FINE_TUNING_EPOCHS}})
-    settings["sparse"] = {"sparsity": sparsity, "freeze_topology": True, "mask_gradients": False}
+    frozen = {"sparsity": sparsity, "freeze_topology": True, "mask_gradients": False}
+    settings["sparse"] = frozen if sparsity else _sparse(sparsity)
     percent = round(100 * sparsity)
     return Recipe(
         name=f"e2enet_s{percent}_amos22_mri_finetuned",
@@ -84,7 +78,7 @@ def e2enet_ct_to_mri(*, sparsity: float = 0.8) -> Recipe:
         settings=settings,
         data="amos22_mri",
         source=Source(paper=_PAPER, where="Sec. 4.8 and Table 7", code="none for this training; " + _SOURCE_CODE),
-        differences=_network_differences(),
+        differences=_network_differences() if sparsity else _dense_differences(),
         reported=(
             Score(metric="Dice (%)", digits=1, value=_MRI[0], where="Table 7, from CT to MRI"),
             Score(metric="surface Dice (%)", digits=1, value=_MRI[1], where="Table 7, from CT to MRI"),
@@ -99,6 +93,25 @@ def e2enet_ct_to_mri(*, sparsity: float = 0.8) -> Recipe:
             *_SHARED_NOTES,
         ),
     )
+
+
+def _sparse(sparsity: float) -> dict[str, Any]:
+    """How kernels move; without sparsity all of them are active, and none can."""
+    if sparsity == 0:
+        return {"sparsity": 0.0}
+    return {
+        "sparsity": sparsity,
+        "growth": "random",
+        "update_every": None,  # in this length every 1200 steps (Table 5), in a shorter one as much more often
+        "initial_rate": 0.5,
+        "final_rate": 0.0,
+        "mask_gradients": False,
+    }
+
+
+def _dense_differences() -> tuple[Difference, ...]:
+    """Those of the network that can be set where all kernels are active."""
+    return tuple(one for one in _network_differences() if not any("sparse" in setting for setting in one.settings))
 
 
 def _network_differences() -> tuple[Difference, ...]:

@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from voxelseg.data.wording import counted, some
 from voxelseg.errors import DataError
 from voxelseg.files import read_json
+from voxelseg.pretrain.following import repeated_settings
 from voxelseg.report.baselines import Family, draw_scores, families
 from voxelseg.report.crops import CropView, crop_views, read_pictures
 from voxelseg.report.curves import learning_curves
@@ -201,7 +202,7 @@ def _method_facts(found: PretrainingFolder) -> Facts:
 def _following(found: PretrainingFolder) -> list[tuple[str, str]]:
     """What to run next: words, and the command."""
     pre, model = str(found.folder), str(found.info.get("model"))
-    options = _model_settings(found.info.get("config") or {})
+    options = repeated_settings(found.info.get("config") or {})
     commands = (
         ("Train from these weights", ["train", "DATA", "--out", "RUN", "--model", model, "--init", pre, *options]),
         (
@@ -211,9 +212,3 @@ def _following(found: PretrainingFolder) -> list[tuple[str, str]]:
         ("Probe what the features tell apart", ["probe", pre, "--data", "DATA"]),
     )
     return [(words, shlex.join(["voxelseg", *command])) for words, command in commands]
-
-
-def _model_settings(config: Mapping[str, Any]) -> Sequence[str]:
-    """Options of the network that a training must share, as `--set` takes them."""
-    given = config.get("model") or {}
-    return [word for key, value in given.items() for word in ("--set", f"model.{key}={json.dumps(value)}")]

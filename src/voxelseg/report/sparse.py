@@ -69,9 +69,8 @@ def _facts(history: Sequence[Topology]) -> Facts:
     if not updates:
         return [*facts, ("Updates", "none: the active kernels are those of the beginning")]
     moved = sum(one["moved"] for one in updates)
-    steps = (
-        f"from step {updates[0]['step']} to {updates[-1]['step']}" if len(updates) > 1 else f"in step {last['step']}"
-    )
+    began, ended = updates[0]["step"], updates[-1]["step"]
+    steps = f"from step {began} to {ended}" if len(updates) > 1 else f"in step {began}"
     facts.append(("Updates", f"{len(updates)}, {steps}"))
     facts.append(
         ("Moved kernels", f"{counted(moved, 'kernel')}: each active one {moved / active:.2g} times on average")

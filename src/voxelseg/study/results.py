@@ -23,7 +23,8 @@ from voxelseg.study.starts import SCRATCH, Start
 Dice = dict[str, float]
 """Mean foreground Dice by held-out case."""
 ENOUGH_SEEDS = 3
-"""Of two, the t-interval is 13 standard errors wide on either side."""
+"""With fewer nothing is called better or worse: of two, the t-interval is 13 standard errors wide on either side, or as
+good as none if they happen to agree."""
 
 MEANING = (
     (
@@ -94,7 +95,8 @@ class Comparison:
             return ""
         if not (found.excludes_zero and self.adjusted_p < SIGNIFICANCE):
             return "equal"
-        if not self.seeds.excludes_zero:
+        num_seeds = len(self.differences) - 1  # one of them is that over all seeds
+        if num_seeds < ENOUGH_SEEDS or not self.seeds.excludes_zero:
             return "seeds"
         return "better" if found.mean > 0 else "worse"
 
@@ -173,8 +175,8 @@ class Study:
         criterion = (
             "Better and worse are said where the interval of the paired difference excludes 0, the Wilcoxon "
             f"signed-rank p, adjusted by Holm for {compared}, is below {SIGNIFICANCE:g}, and the 95 % t-interval of "
-            "the seeds' differences excludes 0, too. Where only that fails, seeds alone may explain the difference: it "
-            "would hold for other patients, not for other trainings."
+            f"the seeds' differences, {ENOUGH_SEEDS} at least, excludes 0, too. Where only that fails, seeds alone may "
+            "explain the difference: it would hold for other patients, not for other trainings."
         )
         notes = [
             f"Dice: mean over a case's classes, then over {which}, the same for all trainings.",
@@ -195,14 +197,15 @@ class Study:
         return [f"Left out, since {why}: {some(self.undefined)}."] * bool(self.undefined)
 
     def _steps(self) -> list[str]:
-        """Where trainings of the same time made different numbers of steps: the mean of each start."""
+        """Where trainings made different numbers of steps, in the same time or by stopping early: means of starts."""
         by_start: dict[str, list[int]] = {}
         for training, outcome in self.outcomes.items():
             by_start.setdefault(training.start.name, []).append(outcome.steps)
         if len({steps for of_start in by_start.values() for steps in of_start}) < 2:
             return []
         means = ", ".join(f"{start} {fmean(steps):.0f}" for start, steps in by_start.items())
-        return [f"Trainings of the same time made different numbers of steps, on average: {means}."]
+        which = "Trainings of the same time" if self.design.pace else "Trainings"
+        return [f"{which} made different numbers of steps, on average: {means}."]
 
     def _absent_classes(self) -> list[str]:
         lacking = [

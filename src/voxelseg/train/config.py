@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from voxelseg.errors import ConfigError
+from voxelseg.patches.augmentation import ONLY_WITH as HOW_TO_AUGMENT
 from voxelseg.patches.augmentation import AugmentationConfig
 from voxelseg.patches.sampler import Sampling
 from voxelseg.plan.plan import Plan, describe
@@ -223,7 +224,10 @@ def build_config(
     except ValidationError as error:
         raise ConfigError(f"configuration: {describe(error)}") from error
     # A recipe may say in vain what the user has chosen otherwise.
-    idle = set_in_vain(value["train"], config.train, {**ONLY_WITH, **_ONLY_WITH_DICE})
+    idle = [
+        *set_in_vain(value["train"], config.train, {**ONLY_WITH, **_ONLY_WITH_DICE}),
+        *set_in_vain(value["augmentation"], config.augmentation, HOW_TO_AUGMENT, section="augmentation"),
+    ]
     if idle:
         raise ConfigError(f"{'; '.join(idle)}: without effect here. Leave it out, or set that too.")
     refuse_two_lengths(merged["train"])

@@ -20,6 +20,7 @@ from voxelseg.ops.allocator import keep_freed_memory
 from voxelseg.patches.loader import PatchSource
 from voxelseg.preprocess.store import StoredCase
 from voxelseg.train.config import TrainConfig
+from voxelseg.train.loop.budget import epochs_done
 from voxelseg.train.loop.config import LoopConfig
 from voxelseg.train.loop.segmentation import segmentation_trainer
 from voxelseg.train.loop.stage import (
@@ -157,16 +158,19 @@ class FoldTraining:
         )
         trainer.load_state()
         trainer.fit()
-        return self._checkpoint(trainer, earlier)
+        return self._checkpoint(trainer, earlier, epochs=trainer.counters.epoch)
 
     def _keep_best(self, trainer: Trainer[Network], earlier: Sequence[Mapping[str, Any]]) -> None:
-        save_checkpoint(self.run.best_file(self.fold), self._checkpoint(trainer, earlier))
+        done = epochs_done(trainer.config, trainer.counters)  # with the one that has just been validated
+        save_checkpoint(self.run.best_file(self.fold), self._checkpoint(trainer, earlier, epochs=done))
 
-    def _checkpoint(self, trainer: Trainer[Network], earlier: Sequence[Mapping[str, Any]]) -> Checkpoint:
+    def _checkpoint(
+        self, trainer: Trainer[Network], earlier: Sequence[Mapping[str, Any]], *, epochs: int
+    ) -> Checkpoint:
         run, stage = self.run, trainer.stage
         options: dict[str, Any] = dataclasses.asdict(trainer.result.config)  # type: ignore[call-overload]
         counts = {
-            "epochs": trainer.counters.epoch,
+            "epochs": epochs,
             "steps": trainer.counters.step,
             "training_s": trainer.counters.elapsed_s,
         }

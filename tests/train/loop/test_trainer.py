@@ -8,7 +8,9 @@ from watching import Clock, events, same, weights_of
 
 from voxelseg.errors import ConfigError, StoppedError, VoxelsegError
 from voxelseg.patches.augmentation import AugmentationConfig
+from voxelseg.train.loop.state import STATE_FILE
 from voxelseg.train.loop.trainer import SAVE_EVERY_S
+from voxelseg.train.machines.distributed import Processes
 
 # ---------------------------------------------------------------------------------------------------------- epochs
 
@@ -101,6 +103,20 @@ def test_ctrl_c_saves_the_state_and_the_same_bits_come_out_afterwards(prepared, 
         assert losses[0] == losses[1]
         kinds = [one["event"] for one in events(folder)]
         assert (kinds.count("stop"), kinds.count("resume"), kinds.count("epoch"), kinds[-1]) == (1, 1, 3, "end")
+
+
+def test_when_a_training_is_stopped_all_processes_wait_until_the_state_is_written(prepared, tmp_path):
+    written = []
+
+    class Watched(Processes):
+        def barrier(self):
+            written.append([(tmp_path / STATE_FILE).is_file(), events(tmp_path)[-1]["event"]])
+
+    trainer = prepared.trainer(tmp_path, processes=Watched(torch.device("cpu")))
+    trainer.on_progress = lambda state: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(StoppedError):
+        trainer.fit()
+    assert written == [[True, "stop"]]
 
 
 def test_ctrl_c_works_again_after_training(prepared, tmp_path):

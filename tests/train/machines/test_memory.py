@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -33,6 +35,19 @@ def test_a_voxel_costs_the_activations_that_are_kept_and_no_weights():
     assert training_bytes_per_voxel(TwoLayers(), in_channels=1) == pytest.approx(SAFETY * 28)
     half = training_bytes_per_voxel(TwoLayers(), in_channels=1, precision=torch.bfloat16)
     assert half == pytest.approx(SAFETY * 14)
+
+
+def test_nothing_is_held_after_counting():
+    class Exponential(TwoLayers):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = super().forward(x).exp()  # which keeps its output for the backward pass
+            outputs.append(weakref.ref(y))
+            return y
+
+    outputs: list[weakref.ref[torch.Tensor]] = []
+    training_bytes_per_voxel(Exponential(), in_channels=1)
+    assert outputs
+    assert all(output() is None for output in outputs)
 
 
 def test_plain_forms_keep_more_than_the_fast_ones_and_half_precision_less():

@@ -77,16 +77,20 @@ class ClusterPlan:
         sizes = [self.num_clusters(index) for index in range(count)]
         for size in sizes:
             self.source.check(size)
-        needs = {
-            f"the centres of {count} clusterers": 4 * self.source.values_per_slice * sum(sizes),
-            "the slices of one clusterer": self.source.expected_bytes(),
-        }
+        needs = (
+            (
+                f"the centres of {count} clusterers",
+                4 * self.source.values_per_slice * sum(sizes),
+                "num_clusterers or most_clusters",
+            ),
+            ("the slices of one clusterer", self.source.expected_bytes(), "most_slices, scan_share or most_clusters"),
+        )
         free = free_memory(torch.device("cpu"))
-        for what, needed in needs.items():
+        for what, needed, lower in needs:
             if free is not None and needed > free:
                 raise ConfigError(
                     f"{what} take {needed / 1e9:.3g} GB of memory, and {free / 1e9:.3g} GB are free. Set a lower "
-                    "masked_clusters.num_clusterers or most_clusters, or make crops smaller (plan.patch_size)."
+                    f"masked_clusters.{lower}, or make crops smaller (plan.patch_size)."
                 )
 
     def _generator(self, index: int) -> np.random.Generator:

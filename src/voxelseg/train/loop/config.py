@@ -95,18 +95,28 @@ ONLY_WITH: dict[str, tuple[str, Callable[[LoopConfig], bool]]] = {
     "plateau_factor": ("train.schedule=plateau", lambda train: train.schedule == "plateau"),
     "plateau_patience": ("train.schedule=plateau", lambda train: train.schedule == "plateau"),
     "validate_every": ("train.validation_patches", lambda train: train.validation_patches > 0),
-    "watch": ("train.save_best or train.early_stopping", lambda train: train.save_best or train.early_stopping > 0),
+    "watch": (
+        "train.validation_patches, and train.save_best or train.early_stopping",
+        lambda train: train.validation_patches > 0 and (train.save_best or train.early_stopping > 0),
+    ),
 }
 """Keys that belong to one choice of several: what they need, and whether it is so."""
 
 
 def set_in_vain(
-    given: Mapping[str, Any], train: LoopConfig, only_with: Mapping[str, tuple[str, Callable[[Any], bool]]]
+    given: Mapping[str, Any],
+    config: BaseModel,
+    only_with: Mapping[str, tuple[str, Callable[[Any], bool]]],
+    *,
+    section: str = "train",
 ) -> list[str]:
-    """What is wrong with the keys that are `given` without what `only_with` says that they need, one text for each."""
-    fields = type(train).model_fields
+    """What is wrong with the keys that are `given` without what `only_with` says that they need, one text for each.
+
+    `config` is that of the `section`.
+    """
+    fields = type(config).model_fields
     return [
-        f"train.{key} needs {needed}"
+        f"{section}.{key} needs {needed}"
         for key, (needed, holds) in only_with.items()
-        if key in given and getattr(train, key) != fields[key].default and not holds(train)
+        if key in given and getattr(config, key) != fields[key].default and not holds(config)
     ]

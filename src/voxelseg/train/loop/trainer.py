@@ -212,6 +212,7 @@ class Trainer(Generic[Model]):
 
     def _stop(self) -> NoReturn:
         self._write_event("stop")
+        self.processes.barrier()  # a batch system may kill the one that still writes once another has ended
         raise StoppedError("stopped; the state is saved. The same command continues the training.")
 
     def _write_event(self, event: str, **values: Any) -> None:

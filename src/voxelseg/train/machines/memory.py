@@ -104,7 +104,7 @@ def _saved_bytes(model: Network, shape: tuple[int, ...], *, precision: torch.dty
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # an output that its own graph held with its history would never be freed
 
     half = torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)
     with half, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
