@@ -25,6 +25,6 @@ def write_pictures(folder: Path, pretext: Pretext, source: CropSource, *, device
     found = pretext.pictures(moved(batch, device))
     if not found:
         return
-    arrays = {title: values.detach().float().cpu().numpy().astype(np.float16) for title, values in found.items()}
+    arrays = {title: values.detach().float().cpu().numpy() for title, values in found.items()}
     with atomic_path(folder / PICTURES_FILE) as temporary:
         np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from voxelseg.pretrain.run import PRETRAINING_FILE, Pretraining
 from voxelseg.pretrain.watching import PretextLoss, WatchedCrops
 from voxelseg.train.fitting import input_sha256, modes_put_back, prepare_torch
 from voxelseg.train.fold import memory_message
+from voxelseg.train.loop.budget import epochs_done
 from voxelseg.train.loop.trainer import Progress, Trainer
 from voxelseg.train.machines.distributed import Processes
 from voxelseg.train.sparse.settings import HOW_KERNELS_MOVE
@@ -151,6 +152,11 @@ def _trained(
         drawer=prepared.drawer,
         seed=run.seed,
     )
+
+    def keep_best(trainer: Trainer[Pretext]) -> None:
+        done = epochs_done(trainer.config, trainer.counters)  # with the one that has just been validated
+        save_checkpoint(run.best_file, _checkpoint(run, stored, prepared, trainer, epochs=done))
+
     watched = dataclasses.replace(crops, scans=held_out, seed=run.seed + 1) if held_out else None
     trainer = Trainer(
         pretext,
@@ -163,12 +169,12 @@ def _trained(
         sparse=run.config.sparse,
         processes=processes,
         on_progress=on_progress,
-        on_best=lambda trainer: save_checkpoint(run.best_file, _checkpoint(run, stored, prepared, trainer)),
+        on_best=keep_best,
     )
     trainer.load_state()
     trainer.fit()
     processes.from_main(lambda: write_pictures(run.folder, trainer.result, watched or crops, device=run.device))
-    return _checkpoint(run, stored, prepared, trainer)
+    return _checkpoint(run, stored, prepared, trainer, epochs=trainer.counters.epoch)
 
 
 def _check_moves(run: Pretraining, network: Network) -> None:
@@ -182,7 +188,7 @@ def _check_moves(run: Pretraining, network: Network) -> None:
 
 
 def _checkpoint(
-    run: Pretraining, stored: Mapping[str, StoredCase], prepared: Prepared, trainer: Trainer[Pretext]
+    run: Pretraining, stored: Mapping[str, StoredCase], prepared: Prepared, trainer: Trainer[Pretext], *, epochs: int
 ) -> Checkpoint:
     network = trainer.result.backbone
     options: dict[str, Any] = dataclasses.asdict(network.config)  # type: ignore[call-overload]
@@ -198,7 +204,7 @@ def _checkpoint(
             "torch": torch.__version__,
             "run": read_json(run.folder / PRETRAINING_FILE),
             "train_cases_sha256": {case.id: input_sha256(stored[case.id]) for case in run.parts[0]},
-            "epochs": trainer.counters.epoch,
+            "epochs": epochs,
             "steps": trainer.counters.step,
             "training_s": trainer.counters.elapsed_s,
         },
@@ -212,13 +218,19 @@ def _checkpoint(
     )
 
 
+FOLLOWING = ("early_stopping", "validation_patches", "validate_every", "watch", "save_best")
+"""Keys of `train` that need held-out scans."""
+
+
 def check_watching(pretraining: Pretraining) -> None:
     """ConfigError if the training is to follow held-out scans and there are none, or if no kernel would ever move."""
     train = pretraining.loop
-    if not pretraining.parts[1] and (train.early_stopping or train.schedule == "plateau"):
+    following = [f"train.{key}" for key in FOLLOWING if key in train.model_fields_set and getattr(train, key)]
+    following += ["train.schedule=plateau"] * (train.schedule == "plateau")
+    if following and not pretraining.parts[1]:
         raise ConfigError(
-            f"{'train.early_stopping' if train.early_stopping else 'train.schedule=plateau'}: no scan is held out to "
-            "validate with. Leave it out, or set pretrain.held_out above 0 for scans of two patients or more."
+            f"{', '.join(following)}: no scan is held out to validate with. Leave it out, or set pretrain.held_out "
+            "above 0 for scans of two patients or more."
         )
     if train.budget_s is None:
         try:
