@@ -36,10 +36,10 @@ def two_held_out(tmp_path):
 @pytest.mark.slow
 def test_starts_are_compared_and_what_is_finished_is_kept(tiny_msd, tiny_run, two_held_out, tmp_path):
     out = tmp_path / "study"
-    start = ["scratch", f"run={tiny_run.folder}"]
+    start = ["scratch", f"run={tiny_run.folder}", f"twin={tiny_run.folder}"]
     found = study(tiny_msd, out, start, splits=two_held_out)
     assert not found.faults
-    assert len(found.outcomes) == 4
+    assert len(found.outcomes) == 6
     assert {path.name for path in out.iterdir()} >= {"study.json", "table.csv", "cases.csv", "study.md", "figure.png"}
     small = json.loads((out / "subsets" / "50_seed_0.json").read_text())
     assert small[0]["val"] == ["tiny_2", "tiny_3"]
@@ -47,8 +47,10 @@ def test_starts_are_compared_and_what_is_finished_is_kept(tiny_msd, tiny_run, tw
     splits = {(out / "runs" / name / "50_seed_0" / "splits.json").read_text() for name in ("scratch", "run")}
     assert len(splits) == 1  # the same cases for both starts
     assert any("run was trained with the labels of" in note for note in found.notes)
+    assert sum("held-out cases were among those that the weights were trained on" in note for note in found.notes) == 1
+    assert any(note.startswith("run, twin: ") for note in found.notes)  # said once of both
     written = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("model.safetensors")}
-    assert len(written) == 4
+    assert len(written) == 6
     again = study(tiny_msd, out, start, splits=two_held_out)
     assert again.points == found.points
     assert {path: path.stat().st_mtime_ns for path in written} == written

@@ -206,7 +206,8 @@ def _seen(design: Design, model: str, stored: Mapping[str, StoredCase], training
     held-out ones.
     """
     inputs = {case: input_sha256(stored[case]) for case in (*training, *design.held_out)}
-    remarks = []
+    remarks: list[str] = []
+    noted: dict[str, list[str]] = {}  # names of starts by what holds for all of them
     for name, file in design.files.items():
         origin = read_origin(file, model=model)
         known = sum(inputs[case][0] in seen_inputs(origin).labelled for case in training)
@@ -216,8 +217,9 @@ def _seen(design: Design, model: str, stored: Mapping[str, StoredCase], training
                 "than the share. Pre-train without labels (voxelseg pretrain), or start from weights of other data."
             )
         held_out = {case: inputs[case] for case in design.held_out}
-        remarks += [f"{name}: {note}" for note in (*leaks(origin, held_out), *seen_without_labels(origin, held_out))]
-    return remarks
+        for note in (*leaks(origin, held_out), *seen_without_labels(origin, held_out)):
+            noted.setdefault(note, []).append(name)
+    return [*remarks, *(f"{', '.join(names)}: {note}" for note, names in noted.items())]
 
 
 def _train(design: Design, *, jobs: int, threads: int, workers: int, console: Console | None) -> dict[str, str]:
