@@ -3,13 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "nets"))
 from small import SMALL
 
 from voxelseg.nets import create_model, pretrainable_models
 from voxelseg.nets.parts import encoded_channels
-from voxelseg.pretrain.methods.encoding import encoded
+from voxelseg.pretrain.methods.encoding import RunningStandardisation, encoded
 
 NETWORKS = [name for name in pretrainable_models() if not name.endswith(("_b", "_m", "_l", "_xl"))]
 
@@ -52,3 +53,46 @@ def test_the_length_of_the_vector_is_known_before(name):
         vector = encoded(network, torch.randn(2, 2, *network.divisor))
     assert vector.shape == (2, encoded_channels(network))
     assert vector.dtype == torch.float32
+
+
+def test_running_statistics_are_means_of_the_first_steps_and_then_follow_the_last():
+    standardise = RunningStandardisation(2)
+    rows = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
+    torch.testing.assert_close(standardise(rows), rows, rtol=1e-4, atol=1e-4)  # nothing is known yet
+    standardise.update(rows)
+    # Means (2, 5), variances (1, 0)
+    wanted = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
+    torch.testing.assert_close(standardise(rows), wanted, rtol=1e-4, atol=1e-4)
+    standardise.update(rows + 2)
+    # Means of both steps (3, 6); around them the second step varies by (0 + 4) / 2 = 2 and by 1, both steps by 1.5 and 0.5
+    torch.testing.assert_close(standardise.mean, torch.tensor([3.0, 6.0]))
+    torch.testing.assert_close(standardise.variance, torch.tensor([1.5, 0.5]))
+    for _ in range(8):
+        standardise.update(rows + 2)
+    assert int(standardise.updates) == 10
+    before = standardise.mean.clone()
+    standardise.update(rows + 12)
+    torch.testing.assert_close(standardise.mean, before + 0.1 * (torch.tensor([14.0, 17.0]) - before))
+
+
+def test_running_statistics_leave_out_what_overflowed():
+    sound, broken = RunningStandardisation(2), RunningStandardisation(2)
+    sound.update(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    broken.update(torch.full((2, 2), torch.inf))
+    assert int(broken.updates) == 0
+    broken.update(torch.tensor([[1.0, 5.0], [torch.nan, 1.0], [3.0, 5.0]]))
+    for name, values in sound.state_dict().items():
+        torch.testing.assert_close(broken.state_dict()[name], values, msg=name)
+
+
+def test_crops_that_instance_norm_makes_alike_are_told_apart():
+    torch.manual_seed(0)
+    network = small("unet_s").eval()
+    images = torch.randn(6, 2, 16, 16, 16).cumsum(4)  # smooth along W
+    standardise = RunningStandardisation(encoded_channels(network))
+    with torch.no_grad():
+        vectors = encoded(network, images)
+        standardise.update(vectors)
+        cosines = [F.normalize(rows, dim=1) @ F.normalize(rows, dim=1).T for rows in (vectors, standardise(vectors))]
+    assert cosines[0].min() > 0.95
+    assert cosines[1].fill_diagonal_(0).max() < 0.9

@@ -49,8 +49,8 @@ def test_the_queue_takes_in_the_second_crops_and_forgets_the_oldest():
     taken = []
     for step in range(4):  # 2 embeddings each: the fourth step takes the place of the first
         with torch.no_grad():
-            crops = pretext._embedded(batches()(step))
-            pretext(batches()(step))
+            crops = pretext.eval()._embedded(batches()(step))
+            pretext.train()(batches()(step))
         taken.append([values[2:] for values in crops])
     assert int(pretext.taken_in) == 8
     wanted = [taken[3], taken[1], taken[2]]
@@ -63,8 +63,8 @@ def test_the_queue_takes_in_the_second_crops_and_forgets_the_oldest():
 def test_more_embeddings_than_the_queue_holds_leave_the_last():
     pretext = small_pretext("simclr", **{**SETTINGS, "queue": 3}).train()
     with torch.no_grad():
-        embedded = pretext._embedded(batches(number=5)(0)).embeddings
-        pretext(batches(number=5)(0))
+        embedded = pretext.eval()._embedded(batches(number=5)(0)).embeddings
+        pretext.train()(batches(number=5)(0))
     torch.testing.assert_close(pretext.queue, embedded[-3:])
 
 

@@ -4,9 +4,14 @@ B batch, C channels, D H W depth, height, width in voxels, F numbers of the vect
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxelseg.nets import Network
+
+EPSILON = 1e-5
+"""Added to variances, as in batch norm."""
+SHARE_OF_A_STEP = 0.1
+"""Of one step in running statistics; the first steps count alike."""
 
 
 def encoded(network: Network, image: Tensor) -> Tensor:
@@ -17,3 +22,40 @@ def encoded(network: Network, image: Tensor) -> Tensor:
     """
     features = network.encode(network.padded(image))
     return torch.cat([deepest.float().flatten(2).mean(2) for deepest in features], dim=1)
+
+
+class RunningStandardisation(nn.Module):
+    """Brings each number of a vector to mean 0 and variance 1 over the crops of the last steps.
+
+    Where the encoder ends with an instance norm, averages of features hardly differ between crops: their vectors have
+    cosines of 0.999, whatever is seen. Batch norm would tell them apart only if the batch is large, and the two crops
+    of a single pair would always become opposite; these statistics are those of earlier steps, and part of the state.
+    """
+
+    mean: Tensor
+    """(F,)."""
+    variance: Tensor
+    """(F,)."""
+    updates: Tensor
+    """How many there have been."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(B, F) by the statistics as they are."""
+        return (vectors - self.mean) / (self.variance + EPSILON).sqrt()
+
+    @torch.no_grad()
+    def update(self, vectors: Tensor) -> None:
+        """Take `vectors` (B, F) into the statistics, but for those that are not finite, after an overflow."""
+        sound = vectors.isfinite().all(1, keepdim=True)
+        number = sound.sum().clamp(min=1)
+        share = (1 / (self.updates + 1)).clamp(min=SHARE_OF_A_STEP) * sound.any()
+        self.mean.lerp_(torch.where(sound, vectors, 0).sum(0) / number, share)
+        squares = torch.where(sound, vectors - self.mean, 0).square()
+        self.variance.lerp_(squares.sum(0) / number, share)
+        self.updates += sound.any()

@@ -3,8 +3,8 @@
 B batch, C channels, D H W depth, height, width in voxels, E numbers of an embedding, N candidates.
 Two overlapping crops of a scan, each flipped, turned and changed in its intensities, are to be more alike than crops of
 different scans: each is compared with the other one of its pair, and with those of others in the batch (NT-Xent). What
-is compared is an embedding: the averages of the deepest features of all encoders, then a small network, then unit
-length.
+is compared is an embedding: the averages of the deepest features of all encoders, standardised, then a small network,
+then unit length.
 
 With batches as small as those of volumes there are few others, so the embeddings of the last samples stay in a queue
 and are compared with, too (MoCo: He et al., CVPR 2020, arXiv:1911.05722). They are those that the encoder itself gave,
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from voxelseg.errors import ConfigError
 from voxelseg.nets import Network
 from voxelseg.nets.parts import encoded_channels
-from voxelseg.pretrain.methods.encoding import encoded
+from voxelseg.pretrain.methods.encoding import RunningStandardisation, encoded
 from voxelseg.pretrain.methods.method import Method, Prepared, Pretext, Sample, Surroundings
 from voxelseg.pretrain.methods.views import TwoViews, ViewSettings
 from voxelseg.train.machines.distributed import Processes
@@ -70,6 +70,7 @@ class SimCLR(Pretext):
     def __init__(self, backbone: Network, *, num_channels: int, embedding: int, temperature: float, queue: int) -> None:
         super().__init__(backbone)
         width = encoded_channels(backbone)
+        self.standardise = RunningStandardisation(width)
         self.projection = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, embedding))
         self.temperature = temperature
         self.register_buffer("queue", torch.zeros(queue, embedding))
@@ -91,7 +92,10 @@ class SimCLR(Pretext):
     def _embedded(self, batch: Sample) -> "_Crops":
         """The first crops, then the second ones."""
         images = torch.cat((batch["first"], batch["second"]))
-        projected: Tensor = self.projection(encoded(self.backbone, images))
+        vectors = encoded(self.backbone, images)
+        projected: Tensor = self.projection(self.standardise(vectors))
+        if self.training:
+            self.standardise.update(_of_all_processes(vectors.detach()))
         voxels = images.flatten(2)
         brightness = torch.cat((voxels.mean(2), voxels.std(2)), dim=1)
         return _Crops(F.normalize(projected.float(), dim=1), brightness, batch["scan"].repeat(2))
