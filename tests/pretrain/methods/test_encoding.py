@@ -64,7 +64,7 @@ def test_running_statistics_are_means_of_the_first_steps_and_then_follow_the_las
     wanted = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
     torch.testing.assert_close(standardise(rows), wanted, rtol=1e-4, atol=1e-4)
     standardise.update(rows + 2)
-    # Means of both steps (3, 6); around them the second step varies by (0 + 4) / 2 = 2 and by 1, both steps by 1.5 and 0.5
+    # Means of both steps (3, 6); around them the second step has variances (0 + 4) / 2 and 1, the first had 1 and 0
     torch.testing.assert_close(standardise.mean, torch.tensor([3.0, 6.0]))
     torch.testing.assert_close(standardise.variance, torch.tensor([1.5, 0.5]))
     for _ in range(8):
