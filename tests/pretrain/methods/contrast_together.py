@@ -1,6 +1,6 @@
 """Takes a few steps of simclr, alone or as one of several processes: what test_simclr.py compares.
 
-OUT/<number of processes>.pt gets losses, gradients and queue.
+OUT/<number of processes>.pt gets losses, gradients and statistics.
 """
 
 import sys
@@ -11,7 +11,7 @@ from pretexts import drawn, prepared, small_pretext
 
 from voxelseg.train.machines.distributed import joined
 
-SETTINGS = {"queue": 6, "embedding": 8}
+SETTINGS = {"embedding": 8}
 
 
 def main(out: Path) -> None:
@@ -30,7 +30,7 @@ def main(out: Path) -> None:
         for name, parameter in pretext.named_parameters():
             if parameter.grad is not None:
                 results[name] = parameter.grad
-        results["queue"] = pretext.queue
+        results["mean"], results["variance"] = pretext.standardise.mean, pretext.standardise.variance
         if processes.is_main:
             torch.save(results, out / f"{processes.count}.pt")
         del wrapped

@@ -17,7 +17,7 @@ SETTINGS = {
     "simmim": {"cube": 8},
     "rubik": {},
     "rubik-cls": {"permutations": 5, "mask": 0.3},
-    "simclr": {"queue": 3},
+    "simclr": {},
     "mae": {"block": 8},
 }
 
