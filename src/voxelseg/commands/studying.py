@@ -70,9 +70,8 @@ def label_study(
     seeds. Written into `out` are study.json, table.csv, cases.csv, study.md and the figure.
 
     Raises ConfigError for unknown or impossible options, and for another study in `out`; DataError for data that cannot
-    be used; CheckpointError for weights that do not fit; KeyboardInterrupt after Ctrl-C, once the trainings
-    have saved their states.
-    A training that fails does not stop the others: see `Study.faults`.
+    be used; CheckpointError for weights that do not fit; KeyboardInterrupt after Ctrl-C, once the trainings have saved
+    their states. A training that fails does not stop the others: see `Study.faults`.
     """
     starts, share_list, seed_list = parse_starts(start), _shares(shares), _seeds(seeds)
     model = model or DEFAULT_MODEL
