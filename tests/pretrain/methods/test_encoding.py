@@ -1,3 +1,5 @@
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -59,28 +61,35 @@ def test_running_statistics_are_means_of_the_first_steps_and_then_follow_the_las
     standardise = RunningStandardisation(2)
     rows = torch.tensor([[1.0, 5.0], [3.0, 5.0]])
     torch.testing.assert_close(standardise(rows), rows, rtol=1e-4, atol=1e-4)  # nothing is known yet
-    standardise.update(rows)
     # Means (2, 5), variances (1, 0)
-    wanted = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])
-    torch.testing.assert_close(standardise(rows), wanted, rtol=1e-4, atol=1e-4)
-    standardise.update(rows + 2)
+    wanted = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
+    torch.testing.assert_close(standardise(rows + 2) * torch.tensor([1.0, 0.00316228]), wanted, rtol=1e-4, atol=1e-4)
     # Means of both steps (3, 6); around them the second step has variances (0 + 4) / 2 and 1, the first had 1 and 0
     torch.testing.assert_close(standardise.mean, torch.tensor([3.0, 6.0]))
     torch.testing.assert_close(standardise.variance, torch.tensor([1.5, 0.5]))
     for _ in range(8):
-        standardise.update(rows + 2)
+        standardise(rows + 2)
     assert int(standardise.updates) == 10
     before = standardise.mean.clone()
-    standardise.update(rows + 12)
+    standardise(rows + 12)
     torch.testing.assert_close(standardise.mean, before + 0.1 * (torch.tensor([14.0, 17.0]) - before))
+
+
+def test_running_statistics_stay_as_they_are_outside_of_training():
+    standardise = RunningStandardisation(2)
+    standardise(torch.tensor([[1.0, 5.0], [3.0, 5.5]]))
+    before = {name: values.clone() for name, values in standardise.state_dict().items()}
+    standardise.eval()(torch.tensor([[7.0, 1.0], [9.0, 2.0]]))
+    for name, values in standardise.state_dict().items():
+        assert torch.equal(values, before[name]), name
 
 
 def test_running_statistics_leave_out_what_overflowed():
     sound, broken = RunningStandardisation(2), RunningStandardisation(2)
-    sound.update(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-    broken.update(torch.full((2, 2), torch.inf))
+    sound(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    broken(torch.full((2, 2), torch.inf))
     assert int(broken.updates) == 0
-    broken.update(torch.tensor([[1.0, 5.0], [torch.nan, 1.0], [3.0, 5.0]]))
+    broken(torch.tensor([[1.0, 5.0], [torch.nan, 1.0], [3.0, 5.0]]))
     for name, values in sound.state_dict().items():
         torch.testing.assert_close(broken.state_dict()[name], values, msg=name)
 
@@ -92,7 +101,22 @@ def test_crops_that_instance_norm_makes_alike_are_told_apart():
     standardise = RunningStandardisation(encoded_channels(network))
     with torch.no_grad():
         vectors = encoded(network, images)
-        standardise.update(vectors)
+        standardise(vectors)
+        standardise.eval()
         cosines = [F.normalize(rows, dim=1) @ F.normalize(rows, dim=1).T for rows in (vectors, standardise(vectors))]
     assert cosines[0].min() > 0.95
     assert cosines[1].fill_diagonal_(0).max() < 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["simclr", "rubik-cls"])
+def test_two_processes_have_the_loss_the_gradients_and_the_statistics_of_one_with_the_whole_batch(method, tmp_path):
+    script = Path(__file__).with_name("steps_together.py")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    for command in ([sys.executable], torchrun):
+        subprocess.run([*command, script, method, tmp_path], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    alone, together = (torch.load(tmp_path / f"{count}.pt") for count in (1, 2))
+    assert alone.keys() == together.keys()
+    for name, value in alone.items():
+        rounding = 1e-5 * float(value.abs().max()) + 1e-6  # sums of the statistics take another order
+        torch.testing.assert_close(together[name], value, rtol=1e-4, atol=rounding, msg=name)

@@ -1,9 +1,5 @@
 import copy
-import os
-import subprocess
-import sys
 from math import log
-from pathlib import Path
 
 import pytest
 import torch
@@ -121,15 +117,3 @@ def test_a_single_sample_is_refused():
     with pytest.raises(ConfigError, match=r"one sample in a batch.*plan\.batch_size"):
         pretext(drawn(prepared("simclr"), 1))
     pretext(drawn(prepared("simclr"), 2))
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_loss_the_gradients_and_the_statistics_of_one_with_the_whole_batch(tmp_path):
-    script = Path(__file__).with_name("contrast_together.py")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    for command in ([sys.executable], torchrun):
-        subprocess.run([*command, script, tmp_path], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    alone, together = (torch.load(tmp_path / f"{count}.pt") for count in (1, 2))
-    assert alone.keys() == together.keys()
-    for name, value in alone.items():
-        torch.testing.assert_close(together[name], value, rtol=1e-4, atol=1e-6, msg=name)

@@ -1,12 +1,14 @@
 """One vector for each crop: what the methods that train encoders only look at.
 
-B batch, C channels, D H W depth, height, width in voxels, F numbers of the vector.
+B batch, C channels, D H W depth, height, width in voxels, F numbers of the vector, P processes.
 """
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from voxelseg.nets import Network
+from voxelseg.train.machines.distributed import Processes
 
 EPSILON = 1e-5
 """Added to variances, as in batch norm."""
@@ -22,6 +24,15 @@ def encoded(network: Network, image: Tensor) -> Tensor:
     """
     features = network.encode(network.padded(image))
     return torch.cat([deepest.float().flatten(2).mean(2) for deepest in features], dim=1)
+
+
+def of_all_processes(own: Tensor) -> Tensor:
+    """What all processes have (P, ...), with gradients; of a single one (1, ...)."""
+    if not dist.is_initialized():
+        return own[None]
+    processes = Processes(own.device, rank=dist.get_rank(), count=dist.get_world_size())
+    everyone = own.new_zeros(processes.count, *own.shape)
+    return processes.total(torch.cat((everyone[: processes.rank], own[None], everyone[processes.rank + 1 :])))
 
 
 class RunningStandardisation(nn.Module):
@@ -46,12 +57,15 @@ class RunningStandardisation(nn.Module):
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """(B, F) by the statistics as they are."""
-        return (vectors - self.mean) / (self.variance + EPSILON).sqrt()
+        """(B, F) by the statistics as they are; in training these then take in the vectors of all processes."""
+        standardised = (vectors - self.mean) / (self.variance + EPSILON).sqrt()
+        if self.training:
+            self._update(of_all_processes(vectors.detach()).flatten(0, 1))
+        return standardised
 
     @torch.no_grad()
-    def update(self, vectors: Tensor) -> None:
-        """Take `vectors` (B, F) into the statistics, but for those that are not finite, after an overflow."""
+    def _update(self, vectors: Tensor) -> None:
+        """Take in `vectors` (B, F), but for those that are not finite, after an overflow."""
         sound = vectors.isfinite().all(1, keepdim=True)
         number = sound.sum().clamp(min=1)
         share = (1 / (self.updates + 1)).clamp(min=SHARE_OF_A_STEP) * sound.any()

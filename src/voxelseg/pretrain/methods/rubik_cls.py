@@ -5,8 +5,9 @@ B batch, C channels, d h w depth, height, width of a cube in voxels, F numbers t
 permutations.
 The crop is cut into 2 x 2 x 2 cubes with a gap between them, so that edges do not give away what belongs together. They
 are put in the order of one of P permutations, and each is turned by 180 degrees about a horizontal axis, a vertical
-one, both or none. The encoder sees one cube at a time; a small head sees all eight vectors, and says which permutation
-it was and how each cube was turned. The loss is a cross entropy for the one plus a binary cross entropy for the others.
+one, both or none. The encoder sees one cube at a time; a small head sees all eight vectors, standardised, and says
+which permutation it was and how each cube was turned. The loss is a cross entropy for the one plus a binary cross
+entropy for the others.
 Rubik's Cube+ masks some cubes besides, half of their blocks here, and asks which: one more binary cross entropy.
 
 Decoders take no part: only the encoder is trained, and transferred.
@@ -30,7 +31,7 @@ from voxelseg.nets import Network
 from voxelseg.nets.parts import encoded_channels
 from voxelseg.pretrain.masks import draw_blocks
 from voxelseg.pretrain.methods.blocks import as_shape
-from voxelseg.pretrain.methods.encoding import encoded
+from voxelseg.pretrain.methods.encoding import RunningStandardisation, encoded
 from voxelseg.pretrain.methods.method import Crops, Method, Prepared, Pretext, Sample, Surroundings
 from voxelseg.pretrain.methods.permutations import MOST_ORDERS, Order, far_orders
 
@@ -134,6 +135,7 @@ class RubikCls(Pretext):
         chances = {"turns": settings.turn, "masked": settings.mask}
         self.chances = {name: chance for name, chance in chances.items() if chance}
         """Of what is answered by yes or no for each cube."""
+        self.standardise = RunningStandardisation(width)
         self.hidden = nn.Linear(CUBES * width, HIDDEN)
         self.permutation = nn.Linear(HIDDEN, settings.permutations)
         self.answers = nn.ModuleDict(
@@ -149,7 +151,7 @@ class RubikCls(Pretext):
     def _logits(self, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
         """Of the permutation (B, P), and of turns (B, 8, 2) and masks (B, 8)."""
         cubes = batch["cubes"]
-        vectors = encoded(self.backbone, cubes.flatten(0, 1))  # (B*8, F)
+        vectors = self.standardise(encoded(self.backbone, cubes.flatten(0, 1)))  # (B*8, F)
         hidden = F.gelu(self.hidden(vectors.view(len(cubes), -1)))
         answers = {name: layer(hidden).float().view(batch[name].shape) for name, layer in self.answers.items()}
         return self.permutation(hidden).float(), answers

@@ -20,7 +20,6 @@ from functools import partial
 from typing import Annotated, NamedTuple
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -28,10 +27,9 @@ from torch import Tensor, nn
 from voxelseg.errors import ConfigError
 from voxelseg.nets import Network
 from voxelseg.nets.parts import encoded_channels
-from voxelseg.pretrain.methods.encoding import RunningStandardisation, encoded
+from voxelseg.pretrain.methods.encoding import RunningStandardisation, encoded, of_all_processes
 from voxelseg.pretrain.methods.method import Method, Prepared, Pretext, Sample, Surroundings
 from voxelseg.pretrain.methods.views import TwoViews, ViewSettings
-from voxelseg.train.machines.distributed import Processes
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -59,7 +57,7 @@ class SimCLR(Pretext):
         """NT-Xent. ConfigError for a single sample in all processes together."""
         crops = self._embedded(batch)
         if self.training:
-            crops = _Crops(*map(_of_all_processes, crops))
+            crops = _Crops(*map(_pairs_of_all_processes, crops))
             if len(crops.scans) == 2:
                 raise ConfigError(
                     "simclr with one sample in a batch: there is nothing to tell it from. Set plan.batch_size to 2 or "
@@ -72,10 +70,7 @@ class SimCLR(Pretext):
     def _embedded(self, batch: Sample) -> "_Crops":
         """The first crops, then the second ones."""
         images = torch.cat((batch["first"], batch["second"]))
-        vectors = encoded(self.backbone, images)
-        projected: Tensor = self.projection(self.standardise(vectors))
-        if self.training:
-            self.standardise.update(_of_all_processes(vectors.detach()))
+        projected: Tensor = self.projection(self.standardise(encoded(self.backbone, images)))
         voxels = images.flatten(2)
         brightness = torch.cat((voxels.mean(2), voxels.std(2)), dim=1)
         return _Crops(F.normalize(projected.float(), dim=1), brightness, batch["scan"].repeat(2))
@@ -139,15 +134,10 @@ def _hits(similarities: Tensor) -> float:
     return float((similarities.argmax(1) == _pairs(similarities)).sum())
 
 
-def _of_all_processes(own: Tensor) -> Tensor:
-    """Rows of all processes' tensors (2 B, ...), first crops first, with gradients; `own` with one process."""
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return own
-    processes = Processes(own.device, rank=dist.get_rank(), count=dist.get_world_size())
-    pairs = own.view(2, -1, *own.shape[1:])
-    rows = own.new_zeros(2, processes.count, *pairs.shape[1:])
-    rows = torch.cat((rows[:, : processes.rank], pairs[:, None], rows[:, processes.rank + 1 :]), dim=1)
-    return processes.total(rows).flatten(0, 2)
+def _pairs_of_all_processes(own: Tensor) -> Tensor:
+    """Rows of all processes' tensors (2 B, ...), first crops first, with gradients."""
+    pairs = of_all_processes(own.view(2, -1, *own.shape[1:]))  # (P, 2, B, ...)
+    return pairs.transpose(0, 1).flatten(0, 2)
 
 
 def prepare(settings: SimCLRConfig, surroundings: Surroundings) -> Prepared:

@@ -1,4 +1,4 @@
-"""Takes a few steps of simclr, alone or as one of several processes: what test_simclr.py compares.
+"""Takes a few steps of METHOD, alone or as one of several processes: what test_encoding.py compares.
 
 OUT/<number of processes>.pt gets losses, gradients and statistics.
 """
@@ -11,22 +11,22 @@ from pretexts import drawn, prepared, small_pretext
 
 from voxelseg.train.machines.distributed import joined
 
-SETTINGS = {"embedding": 8}
+SETTINGS = {"simclr": {"embedding": 8}, "rubik-cls": {"gap": 0}}
 
 
-def main(out: Path) -> None:
+def main(method: str, out: Path) -> None:
     with joined(torch.device("cpu")) as processes:
-        pretext = small_pretext("simclr", **SETTINGS).train()
+        pretext = small_pretext(method, **SETTINGS[method]).train()
         wrapped = processes.wrap(pretext)
         results = {}
         for step in range(3):
-            batch = drawn(prepared("simclr", **SETTINGS), 4, seed=step)
+            batch = drawn(prepared(method, **SETTINGS[method]), 4, seed=step)
             share = 4 // processes.count
             own = {name: value[processes.rank * share :][:share] for name, value in batch.items()}
             pretext.zero_grad()
             loss = wrapped(own)
             loss.backward()
-            results[f"loss {step}"] = loss.detach()
+            results[f"loss {step}"] = torch.tensor(processes.mean(float(loss)))
         for name, parameter in pretext.named_parameters():
             if parameter.grad is not None:
                 results[name] = parameter.grad
@@ -37,4 +37,4 @@ def main(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))
