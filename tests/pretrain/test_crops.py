@@ -137,6 +137,8 @@ def test_held_out_scans_are_of_other_patients_and_drawn_with_the_seed():
     ("patients", "share", "held_out"),
     [
         (("a", "b"), 0.1, 1),  # at least one of two
+        (("a", "b", "c"), 0.1, 1),
+        (("a", "b", "c", "d"), 0.1, 2),  # to be told apart
         (("a", "a", "a"), 0.1, 0),  # nobody else to hold out
         (("a",), 0.1, 0),
         (("a", "b", "c"), 0.0, 0),

@@ -136,6 +136,14 @@ def test_a_folder_without_scans_says_what_is_in_it(tmp_path):
         read_scans(tmp_path / "empty")
 
 
+def test_files_that_are_no_scans_are_named_beside_those_that_are(tmp_path, caplog):
+    write_scan(tmp_path / "labels.nii.gz")
+    for number in range(3):
+        (tmp_path / f"{number}.dcm").touch()
+    assert len(read_scans(tmp_path).cases) == 1
+    assert "passed over what is no scan in a known format: 3 .dcm. Convert DICOM series" in caplog.text
+
+
 def test_a_single_scan_a_missing_folder_and_other_files_are_refused(tmp_path):
     with pytest.raises(DataError, match="is one scan, expected many"):
         read_scans(write_scan(tmp_path / "a.nii"))

@@ -65,8 +65,11 @@ def _surroundings(
     workers: int = 1,
     progress: Callable[[str, float], None] | None = None,
 ) -> Surroundings:
+    learnt, held_out = ([stored[case.id] for case in cases] for cases in pretraining.parts)
     return Surroundings(
-        scans=[stored[case.id] for case in pretraining.parts[0]],
+        scans=learnt,
+        held_out=held_out,
+        batch_size=pretraining.plan.batch_size,
         crop_size=pretraining.plan.patch_size,
         num_channels=len(pretraining.plan.channels),
         slice_axis=pretraining.config.pretrain.slice_axis,

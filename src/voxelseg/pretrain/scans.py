@@ -102,6 +102,13 @@ def _read_folder(path: Path) -> Dataset:
             f"{path}: no scan in this folder or below it, expected {', '.join(FORMATS)}.{others if endings else ''} "
             "Name the folder that holds the scans; convert DICOM series to NIfTI first, for example with dcm2niix."
         )
+    if endings:
+        _log.warning(
+            "%s: passed over what is no scan in a known format: %s. Convert DICOM series to NIfTI first, for example "
+            "with dcm2niix.",
+            path,
+            some([f"{count} {ending}" for ending, count in endings.most_common()]),
+        )
     named = {dataset.channels for dataset in inside}
     return Dataset(
         name=folder_name(path),

@@ -40,11 +40,21 @@ class SmoothCrops:
         ).astype(np.float32)
 
 
-def surroundings(size: Shape = SIZE, *, num_channels: int = 2, num_scans: int = 8, seed: int = 0) -> Surroundings:
+def surroundings(
+    size: Shape = SIZE,
+    *,
+    num_channels: int = 2,
+    num_scans: int = 8,
+    num_held_out: int = 2,
+    batch_size: int = 2,
+    seed: int = 0,
+) -> Surroundings:
     """What a method sees of scans that it does not read."""
-    scans = [StoredCase(f"scan {number}", Path("nowhere")) for number in range(num_scans)]
+    scans = [StoredCase(f"scan {number}", Path("nowhere")) for number in range(num_scans + num_held_out)]
     return Surroundings(
-        scans=scans,
+        scans=scans[:num_scans],
+        held_out=scans[num_scans:],
+        batch_size=batch_size,
         crop_size=size,
         num_channels=num_channels,
         slice_axis=0,

@@ -72,6 +72,9 @@ def test_a_single_scan_is_refused():
     entry = METHODS["simclr"]
     with pytest.raises(ConfigError, match=r"one scan to learn from.*held_out=0"):
         entry.prepare(entry.settings(), surroundings(num_scans=1))
+    with pytest.raises(ConfigError, match=r"one scan held out.*held_out=0"):
+        entry.prepare(entry.settings(), surroundings(num_held_out=1))
+    entry.prepare(entry.settings(), surroundings(num_held_out=0))
 
 
 def test_statistics_follow_training_alone():
@@ -113,7 +116,6 @@ def test_decoders_are_not_trained():
 
 
 def test_a_single_sample_is_refused():
-    pretext = small_pretext("simclr").train()
+    entry = METHODS["simclr"]
     with pytest.raises(ConfigError, match=r"one sample in a batch.*plan\.batch_size"):
-        pretext(drawn(prepared("simclr"), 1))
-    pretext(drawn(prepared("simclr"), 2))
+        entry.prepare(entry.settings(), surroundings(batch_size=1))

@@ -11,9 +11,9 @@ from voxelseg.nets import Network
 from voxelseg.train.machines.distributed import Processes
 
 EPSILON = 1e-5
-"""Added to variances, as in batch norm."""
-SHARE_OF_A_STEP = 0.1
-"""Of one step in running statistics; the first steps count alike."""
+"""Added to variances, as in batch norm: what hardly varies at all stays small."""
+SHARE_OF_A_BATCH = 0.1
+"""Of one batch in running statistics; the first ones count alike."""
 
 
 def encoded(network: Network, image: Tensor) -> Tensor:
@@ -36,11 +36,11 @@ def of_all_processes(own: Tensor) -> Tensor:
 
 
 class RunningStandardisation(nn.Module):
-    """Brings each number of a vector to mean 0 and variance 1 over the crops of the last steps.
+    """Brings each number of a vector to mean 0 and a variance of nearly 1 over the crops of the last batches.
 
     Where the encoder ends with an instance norm, averages of features hardly differ between crops: their vectors have
     cosines of 0.999, whatever is seen. Batch norm would tell them apart only if the batch is large, and the two crops
-    of a single pair would always become opposite; these statistics are those of earlier steps, and part of the state.
+    of a single pair would always become opposite; these statistics are those of earlier batches, and part of the state.
     """
 
     mean: Tensor
@@ -68,7 +68,7 @@ class RunningStandardisation(nn.Module):
         """Take in `vectors` (B, F), but for those that are not finite, after an overflow."""
         sound = vectors.isfinite().all(1, keepdim=True)
         number = sound.sum().clamp(min=1)
-        share = (1 / (self.updates + 1)).clamp(min=SHARE_OF_A_STEP) * sound.any()
+        share = (1 / (self.updates + 1)).clamp(min=SHARE_OF_A_BATCH) * sound.any()
         self.mean.lerp_(torch.where(sound, vectors, 0).sum(0) / number, share)
         squares = torch.where(sound, vectors - self.mean, 0).square()
         self.variance.lerp_(squares.sum(0) / number, share)

@@ -89,7 +89,11 @@ class Surroundings:
     """What a method may look at before the first step."""
 
     scans: Sequence[StoredCase]
-    """Those that are learnt from; held-out ones are not among them."""
+    """Those that are learnt from."""
+    held_out: Sequence[StoredCase]
+    """Those that the training is watched by."""
+    batch_size: int
+    """Samples of a step, of all processes together."""
     crop_size: Shape
     num_channels: int
     slice_axis: int

@@ -54,15 +54,10 @@ class SimCLR(Pretext):
         self.temperature = temperature
 
     def forward(self, batch: Sample) -> Tensor:
-        """NT-Xent. ConfigError for a single sample in all processes together."""
+        """NT-Xent, in training among the samples of all processes."""
         crops = self._embedded(batch)
         if self.training:
             crops = _Crops(*map(_pairs_of_all_processes, crops))
-            if len(crops.scans) == 2:
-                raise ConfigError(
-                    "simclr with one sample in a batch: there is nothing to tell it from. Set plan.batch_size to 2 or "
-                    "more, with a smaller plan.patch_size if the memory does not suffice."
-                )
         loss = nt_xent(self._similarities(crops) / self.temperature).mean()
         self.parts = {"NT-Xent": loss.detach()}
         return loss
@@ -141,11 +136,17 @@ def _pairs_of_all_processes(own: Tensor) -> Tensor:
 
 
 def prepare(settings: SimCLRConfig, surroundings: Surroundings) -> Prepared:
-    """The method; ConfigError for a single scan, of which there are no others."""
-    if len(surroundings.scans) == 1:
+    """The method; ConfigError for a single scan, or a single sample in a batch, of which there are no others."""
+    for scans, purpose in ((surroundings.scans, "to learn from"), (surroundings.held_out, "held out")):
+        if len(scans) == 1:
+            raise ConfigError(
+                f"simclr tells crops of one scan from those of others, and there is one scan {purpose}. Name more "
+                "scans, hold out none (pretrain.held_out=0), or choose another method, such as mae."
+            )
+    if surroundings.batch_size == 1:
         raise ConfigError(
-            "simclr tells crops of one scan from those of others, and there is one scan to learn from. Name more "
-            "scans, hold out none of two (pretrain.held_out=0), or choose another method, such as mae."
+            "simclr with one sample in a batch: there is nothing to tell it from. Set plan.batch_size to 2 or more, "
+            "with a smaller plan.patch_size if the memory does not suffice."
         )
     return Prepared(
         drawer=TwoViews(settings),
