@@ -137,8 +137,6 @@ def test_held_out_scans_are_of_other_patients_and_drawn_with_the_seed():
     ("patients", "share", "held_out"),
     [
         (("a", "b"), 0.1, 1),  # at least one of two
-        (("a", "b", "c"), 0.1, 1),
-        (("a", "b", "c", "d"), 0.1, 2),  # to be told apart
         (("a", "a", "a"), 0.1, 0),  # nobody else to hold out
         (("a",), 0.1, 0),
         (("a", "b", "c"), 0.0, 0),
@@ -148,6 +146,12 @@ def test_held_out_scans_are_of_other_patients_and_drawn_with_the_seed():
 def test_few_patients_are_shared_out_sensibly(patients, share, held_out):
     learnt, held = held_out_scans(cases(*patients), share=share, seed=3)
     assert (len(learnt), len(held)) == (len(patients) - held_out, held_out)
+
+
+def test_as_many_scans_are_held_out_as_a_method_needs():
+    assert [len(part) for part in held_out_scans(cases(*"abcd"), share=0.1, seed=3, least=2)] == [2, 2]
+    assert [len(part) for part in held_out_scans(cases(*"ab"), share=0.1, seed=3, least=2)] == [1, 1]
+    assert [len(part) for part in held_out_scans(cases(*"abcd"), share=0.0, seed=3, least=2)] == [4, 0]
 
 
 def test_scans_that_fill_little_of_a_crop_are_named(store_scan):

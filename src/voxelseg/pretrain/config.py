@@ -55,7 +55,8 @@ class ScansConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     held_out: ShareBelowOne = 0.1
-    """Share of the scans that is not learnt from but watched: at least one of two patients, two of four; 0: none."""
+    """Share of the scans that is not learnt from but watched, at least one of two patients; 0: none. simclr watches
+    at least two, which it compares."""
     channel: str | None = None
     """What the channels of the scans show, such as "CT" or "T1,T2"; None: what the data set says, if it is one."""
     slice_axis: Annotated[int, Field(ge=0, le=2)] = 0

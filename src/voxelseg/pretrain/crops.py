@@ -94,14 +94,14 @@ class CropDataset(Dataset["Sample"]):
         return self.source.sample(number)
 
 
-def held_out_scans(cases: Sequence[Case], *, share: float, seed: int) -> tuple[list[Case], list[Case]]:
+def held_out_scans(cases: Sequence[Case], *, share: float, seed: int, least: int = 1) -> tuple[list[Case], list[Case]]:
     """Scans to learn from and scans to watch the training by, each in the order of `cases`, no patient in both.
 
-    Patients are drawn with `seed` until `share` of the scans are held out: at least two, which some methods compare, or
-    one where there are fewer than four patients. A share of 0 holds out none, and neither does a single patient.
+    Patients are drawn with `seed` until `share` of the scans are held out, and at least so many as `least` says, if
+    somebody is left to learn from. A share of 0 holds out none, and neither does a single patient.
     """
     patients = sorted({case.patient for case in cases})
-    wanted = max(round(share * len(cases)), 2 if len(patients) > 3 else 1)
+    wanted = max(round(share * len(cases)), least)
     held_out: set[str] = set()
     for index in np.random.default_rng(seed).permutation(len(patients))[: len(patients) - 1]:
         if not share or (held_out and sum(case.patient in held_out for case in cases) >= wanted):

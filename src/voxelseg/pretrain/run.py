@@ -23,7 +23,7 @@ from voxelseg.nets.parts import Part
 from voxelseg.plan.fingerprint import Fingerprint
 from voxelseg.plan.plan import Plan
 from voxelseg.pretrain.backbone import build_backbone, trained_weights
-from voxelseg.pretrain.config import PretrainingConfig, PretrainingLoopConfig
+from voxelseg.pretrain.config import PretrainingConfig, PretrainingLoopConfig, find_method
 from voxelseg.pretrain.crops import held_out_scans
 from voxelseg.train.record import differences, made_with, refuse_others
 from voxelseg.train.run import PLAN_FILE
@@ -56,7 +56,8 @@ class Pretraining:
     @property
     def parts(self) -> tuple[list[Case], list[Case]]:
         """Scans that are learnt from, and those that are held out to watch the training by."""
-        return held_out_scans(self.scans.cases, share=self.config.pretrain.held_out, seed=self.seed)
+        least = find_method(self.config.method).least_held_out
+        return held_out_scans(self.scans.cases, share=self.config.pretrain.held_out, seed=self.seed, least=least)
 
     @property
     def loop(self) -> PretrainingLoopConfig:

@@ -136,3 +136,5 @@ class Method:
     """Refuses, without reading a scan, what `prepare` would refuse so; None: `prepare` itself reads no scan."""
     slices: bool = False
     """Whether it looks at slices, so that `pretrain.slice_axis` has an effect."""
+    least_held_out: int = 1
+    """Scans that it needs to watch a training by, if any are held out."""

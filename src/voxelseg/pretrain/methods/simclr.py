@@ -160,4 +160,5 @@ METHOD = Method(
     prepare=prepare,
     summary="tell overlapping crops of one scan from all others; trains encoders only",
     source="Chen et al., ICML 2020, arXiv:2002.05709",
+    least_held_out=2,
 )
