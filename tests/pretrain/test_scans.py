@@ -140,8 +140,17 @@ def test_files_that_are_no_scans_are_named_beside_those_that_are(tmp_path, caplo
     write_scan(tmp_path / "labels.nii.gz")
     for number in range(3):
         (tmp_path / f"{number}.dcm").touch()
+    (tmp_path / "labels.json").touch()
     assert len(read_scans(tmp_path).cases) == 1
-    assert "passed over what is no scan in a known format: 3 .dcm. Convert DICOM series" in caplog.text
+    assert "passed over what is no scan in a known format: 3 .dcm, 1 .json. Convert DICOM series" in caplog.text
+
+
+def test_files_that_go_with_scans_are_not_taken_for_dicom(tmp_path, caplog):
+    write_scan(tmp_path / "a.nii.gz")
+    (tmp_path / "a.json").touch()
+    read_scans(tmp_path)
+    assert "1 .json." in caplog.text
+    assert "DICOM" not in caplog.text
 
 
 def test_a_single_scan_a_missing_folder_and_other_files_are_refused(tmp_path):

@@ -17,6 +17,9 @@ from voxelseg.errors import ConfigError, DataError
 from voxelseg.io import FORMATS, is_image, read_header
 
 _LEFT_OUT = ("missing-image", "missing-channel", "duplicate-case", "surplus-channel", "unexpected-file")
+_NO_SUFFIX = "without a suffix"
+_LIKE_DICOM = {".dcm", ".ima", _NO_SUFFIX}
+_CONVERT = "Convert DICOM series to NIfTI first, for example with dcm2niix."
 _log = logging.getLogger(__name__)
 
 
@@ -89,7 +92,7 @@ def _read_folder(path: Path) -> Dataset:
             continue
         # Links that lead nowhere count as files, so that they are named among those that cannot be read.
         files = sorted(file for file in folder.iterdir() if not file.is_dir() and not file.name.startswith("."))
-        endings.update(file.suffix or "without a suffix" for file in files if not is_image(file))
+        endings.update(file.suffix.lower() or _NO_SUFFIX for file in files if not is_image(file))
         try:
             loose += _prefixed(cases_of_files([file for file in files if is_image(file)]), folder, path)
         except DataError as error:
@@ -100,14 +103,14 @@ def _read_folder(path: Path) -> Dataset:
         others = f" Other files found: {some([f'{count} {ending}' for ending, count in endings.most_common()])}."
         raise DataError(
             f"{path}: no scan in this folder or below it, expected {', '.join(FORMATS)}.{others if endings else ''} "
-            "Name the folder that holds the scans; convert DICOM series to NIfTI first, for example with dcm2niix."
+            f"Name the folder that holds the scans. {_CONVERT}"
         )
     if endings:
         _log.warning(
-            "%s: passed over what is no scan in a known format: %s. Convert DICOM series to NIfTI first, for example "
-            "with dcm2niix.",
+            "%s: passed over what is no scan in a known format: %s.%s",
             path,
             some([f"{count} {ending}" for ending, count in endings.most_common()]),
+            f" {_CONVERT}" if endings.keys() & _LIKE_DICOM else "",
         )
     named = {dataset.channels for dataset in inside}
     return Dataset(

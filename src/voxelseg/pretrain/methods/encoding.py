@@ -65,11 +65,15 @@ class RunningStandardisation(nn.Module):
 
     @torch.no_grad()
     def _update(self, vectors: Tensor) -> None:
-        """Take in `vectors` (B, F), but for those that are not finite, after an overflow."""
+        """Take in `vectors` (B, F), but for those that are not finite, after an overflow.
+
+        Sums are float64: float32 ones would differ with the order that processes give the rows.
+        """
+        vectors = vectors.double()
         sound = vectors.isfinite().all(1, keepdim=True)
         number = sound.sum().clamp(min=1)
         share = (1 / (self.updates + 1)).clamp(min=SHARE_OF_A_BATCH) * sound.any()
-        self.mean.lerp_(torch.where(sound, vectors, 0).sum(0) / number, share)
+        self.mean.lerp_((torch.where(sound, vectors, 0).sum(0) / number).float(), share)
         squares = torch.where(sound, vectors - self.mean, 0).square()
-        self.variance.lerp_(squares.sum(0) / number, share)
+        self.variance.lerp_((squares.sum(0) / number).float(), share)
         self.updates += sound.any()

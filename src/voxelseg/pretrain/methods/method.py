@@ -93,7 +93,7 @@ class Surroundings:
     held_out: Sequence[StoredCase]
     """Those that the training is watched by."""
     batch_size: int
-    """Samples of a step, of all processes together."""
+    """Samples of a batch, of all processes together."""
     crop_size: Shape
     num_channels: int
     slice_axis: int
