@@ -11,13 +11,13 @@ Runs on the CPU under Linux. Contestants, one after the other:
 What is equal: the folds (voxelseg's, handed to nnU-Net as splits_final.json), the cores (both are pinned to the same
 ones and use as many threads), the torch version, the seed, and the reference label maps with voxelseg's own scorer,
 applied to the label maps that each side saved. nnU-Net's minutes are training steps only: planning, preprocessing, the
-start and the final prediction come on top, and its learning rate is annealed within them
-(see nnunet_budget_trainer.py). It augments in the main process, since at batch size 2 a batch takes 0.04 to 0.07 s
-against 2.6 s for the step: a worker could gain 2 % at most, and would compete with the compute threads for the cores.
-For voxelseg the minutes are its `--budget`.
+start and the final prediction come on top, and its learning rate is annealed within them (see
+voxelseg/benchmark/nnunet_trainer.py). It augments in the main process, since at batch size 2 a batch takes 0.04 to
+0.07 s against 2.6 s for the step: a worker could gain 2 % at most, and would compete with the compute threads for the
+cores. For voxelseg the minutes are its `--budget`.
 
 Reported: Dice per contestant and class, and for voxelseg minus each other the mean paired difference of the cases' mean
-foreground Dice with its percentile bootstrap interval, and the Wilcoxon signed-rank test. One fold and one seed: the
+foreground Dice with its bootstrap interval, and the Wilcoxon signed-rank test. One fold and one seed: the
 interval covers the choice of held-out cases, not that of the seed.
 
 A finished contestant is kept: the same command goes on where it stopped, and scores are made again from the saved
@@ -40,7 +40,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import time
@@ -52,26 +51,17 @@ from typing import Any
 
 import numpy as np
 
+from voxelseg.benchmark.nnunet import NEEDS, PACKAGES, TRAINING_FILE, NNUNetWork, run
 from voxelseg.data import Dataset, Split, read_dataset, splits_of
-from voxelseg.data.splits import write_splits
-from voxelseg.errors import ConfigError, VoxelsegError, WorkerError
+from voxelseg.errors import ConfigError, VoxelsegError
 from voxelseg.evaluate import Evaluation, evaluate_pairs
-from voxelseg.evaluate.paired import paired_difference
 from voxelseg.files import read_json, write_json
-from voxelseg.io import read_volume, write_volume
-from voxelseg.volume import Volume
+from voxelseg.statistics.paired import paired_difference
 
-NNUNET = ("nnunetv2==2.8.1", "dynamic-network-architectures==0.4.4")
-"""Installed without their dependencies, which would bring timm and torchvision."""
-NNUNET_NEEDS = (
-    *("acvl-utils", "batchgenerators", "batchgeneratorsv2", "blosc2", "einops", "graphviz", "imagecodecs"),
-    *("matplotlib", "nibabel", "pandas", "requests", "scikit-image", "scikit-learn", "scipy", "seaborn"),
-    *("SimpleITK", "tifffile", "tqdm", "yacs"),
-)
-"""What nnU-Net declares, without timm."""
-TRAINER = Path(__file__).with_name("nnunet_budget_trainer.py")
 CONTESTANTS = ("voxelseg", "nnunet", "nnunet_mirror")
 FINISHED_FILE = "finished.json"
+STEPS_PER_EPOCH = 250
+"""Optimiser steps that nnU-Net calls an epoch."""
 
 
 def make_nnunet_environment(folder: Path, log: Path) -> Path:
@@ -84,68 +74,9 @@ def make_nnunet_environment(folder: Path, log: Path) -> Path:
     print(f"making nnU-Net's environment in {folder} (log: {log})", flush=True)
     run([sys.executable, "-m", "venv", str(folder)], log)
     run([*install, torch], log)
-    run([*install, "--no-deps", *NNUNET], log)
-    run([*install, torch, *NNUNET_NEEDS], log)
+    run([*install, "--no-deps", *PACKAGES], log)
+    run([*install, torch, *NEEDS], log)
     return python
-
-
-def run(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> float:
-    """Run a command, its output added to `log`; returns wall seconds. WorkerError shows the last lines if it fails."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
-    with log.open("a") as output:
-        output.write(f"\n$ {' '.join(command)}\n")
-        output.flush()
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment).returncode
-    if code:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise WorkerError(f"command failed with code {code}: {' '.join(command)}\n{tail}\nThe whole log is {log}.")
-    return time.monotonic() - start
-
-
-def write_nnunet_raw(dataset: Dataset, folder: Path) -> None:
-    """Write the training cases in nnU-Net v2's raw layout: links where the files fit, else one file per channel."""
-    ending = dataset.file_ending
-    for case in dataset.cases:
-        images = [folder / "imagesTr" / f"{case.id}_{index:04d}{ending}" for index in range(len(dataset.channels))]
-        if len(case.images) == len(images) and all(source.name.endswith(ending) for source in case.images):
-            for source, target in zip(case.images, images, strict=True):
-                link(source, target)
-        else:
-            volumes = [read_volume(source) for source in case.images]
-            channels = [(volume.grid, channel) for volume in volumes for channel in volume.array]
-            for (grid, channel), target in zip(channels, images, strict=True):
-                write_volume(target, Volume(channel[None], grid))
-        assert case.label is not None  # training cases have one
-        target = folder / "labelsTr" / f"{case.id}{ending}"
-        if case.label.name.endswith(ending):
-            link(case.label, target)
-        else:
-            write_volume(target, read_volume(case.label))
-    write_json(folder / "dataset.json", nnunet_description(dataset))
-
-
-def link(source: Path, target: Path) -> None:
-    """Make `target` a symbolic link to `source`, its folder too."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(source.resolve())
-
-
-def nnunet_description(dataset: Dataset) -> dict[str, Any]:
-    """Content of nnU-Net v2's dataset.json."""
-    scheme = dataset.labels
-    labels: dict[str, int | list[int]] = {"background": 0}
-    for label in scheme.classes:
-        labels[label.name] = list(label.values) if scheme.has_regions else label.values[0]
-    if scheme.ignore is not None:
-        labels["ignore"] = scheme.ignore
-    return {
-        "channel_names": {str(index): name for index, name in enumerate(dataset.channels)},
-        "labels": labels,
-        **({"regions_class_order": [label.paint for label in scheme.classes]} if scheme.has_regions else {}),
-        "numTraining": len(dataset.cases),
-        "file_ending": dataset.file_ending,
-    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,48 +160,25 @@ class Benchmark:
     def run_nnunet(self, folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Train with nnU-Net from the start, after preparing its data once."""
         options = self.options
-        python = make_nnunet_environment(options.nnunet_env, options.out / "nnunet_environment.log")
-        name, environment = self.prepare_nnunet(python)
-        log, results = folder / "log.txt", folder / "results"
-        shutil.rmtree(results, ignore_errors=True)
-        environment |= {"nnUNet_results": str(results), "nnUNet_n_proc_DA": str(options.nnunet_workers)}
-        command = [str(python), str(TRAINER), name, "--fold", str(options.fold), "--minutes", str(options.minutes)]
-        command += ["--batch-size", str(options.nnunet_batch_size), "--seed", str(options.seed)]
-        command += ["--mirroring" if settings["mirroring"] else "--no-mirroring"]
-        command += ["--epochs-cap", str(options.epochs_cap)] if options.epochs_cap else []
-        seconds = run(command, log, environment)
-        (training,) = results.glob(f"{name}/*/fold_{options.fold}/training.json")
+        work = NNUNetWork(
+            python=make_nnunet_environment(options.nnunet_env, options.out / "nnunet_environment.log"),
+            folder=options.out.absolute() / "nnunet_data",
+            dataset=self.dataset,
+            threads=options.threads,
+        )
+        work.prepare(self.splits, options.out / "nnunet_data.log")
+        steps = ["--steps", str(options.epochs_cap * STEPS_PER_EPOCH)] if options.epochs_cap else []
+        arguments = ["--minutes", str(options.minutes), "--batch-size", str(options.nnunet_batch_size), *steps]
+        arguments += ["--seed", str(options.seed), "--mirroring" if settings["mirroring"] else "--no-mirroring"]
+        began = time.monotonic()
+        results, workers = folder / "results", options.nnunet_workers
+        found = work.train(options.fold, results, folder / "log.txt", arguments=arguments, workers=workers)
         return {
-            "wall_seconds": seconds,
-            "predictions": str((training.parent / "validation").relative_to(folder)),
-            "command": command,
-            **read_json(training),
+            "wall_seconds": time.monotonic() - began,
+            "predictions": str((found / "validation").relative_to(folder)),
+            "arguments": arguments,
+            **read_json(found / TRAINING_FILE),
         }
-
-    def prepare_nnunet(self, python: Path) -> tuple[str, dict[str, str]]:
-        """Name of the data set in nnU-Net's folders, planned and preprocessed with our folds, and its environment."""
-        work: Path = self.options.out.absolute() / "nnunet_data"
-        letters = "".join(letter for letter in self.dataset.name if letter.isascii() and letter.isalnum())
-        name, threads = f"Dataset001_{letters or 'data'}", str(self.options.threads)
-        environment = self.thread_environment | {
-            "nnUNet_raw": str(work / "raw"),
-            "nnUNet_preprocessed": str(work / "preprocessed"),
-            "nnUNet_results": str(work / "results"),
-            "nnUNet_def_n_proc": threads,
-            "nnUNet_n_proc_DA": "1",  # planning takes this number for torch's threads and fails at 0
-        }
-        environment.pop("PYTHONPATH", None)  # it may show nnU-Net the packages of voxelseg's environment
-        prepared, content = work / "prepared.json", {"data": self.shared["data"]}
-        if not prepared.is_file() or read_json(prepared) != content:
-            shutil.rmtree(work, ignore_errors=True)
-            print(f"nnU-Net: planning and preprocessing in {work}", flush=True)
-            write_nnunet_raw(self.dataset, work / "raw" / name)
-            command = [str(python.with_name("nnUNetv2_plan_and_preprocess")), "-d", "1", "-c", "3d_fullres"]
-            command += ["--verify_dataset_integrity", "-npfp", threads, "-np", threads]
-            run(command, self.options.out / "nnunet_data.log", environment)
-            write_json(prepared, content)
-        write_splits(work / "preprocessed" / name / "splits_final.json", self.splits)
-        return name, environment
 
     def score(self, contestant: str, predictions: str) -> Evaluation:
         """Scores of the saved label maps of exactly the held-out cases; written beside them."""
@@ -289,7 +197,7 @@ def machine() -> dict[str, Any]:
     processors = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=TRAINER.parent,
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
     ).stdout.strip()
@@ -298,7 +206,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": version("torch"),
-        "nnunetv2": NNUNET[0].partition("==")[2],
+        "nnunetv2": PACKAGES[0].partition("==")[2],
         "commit": commit or None,
     }
 

@@ -5,7 +5,7 @@ preprocessed cases and the same settings but for those of the arm. What is finis
 goes on where it stopped, and seeds, folds and arms may be added.
 
 Reported are the mean foreground Dice of the held-out cases by arm and seed, and for each pair of arms the mean
-difference over the cases, each of which counts with its mean over the seeds, with a percentile bootstrap interval over
+difference over the cases, each of which counts with its mean over the seeds, with a bootstrap interval over
 the cases and the Wilcoxon signed-rank test; the same for each seed alone. An interval covers the choice of cases: how
 far seeds differ is in the table.
 """
@@ -22,13 +22,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
 
-from against_nnunet import machine, run
+from against_nnunet import machine
 
+from voxelseg.benchmark.nnunet import run
 from voxelseg.data import read_dataset, splits_of
 from voxelseg.errors import ConfigError, VoxelsegError
 from voxelseg.evaluate import read_evaluation
-from voxelseg.evaluate.paired import PairedDifference, difference_in_words, paired_over_seeds
 from voxelseg.files import read_json, write_json
+from voxelseg.statistics.paired import PairedDifference, difference_in_words, paired_over_seeds
 from voxelseg.train.loop.log import LOG_FILE, read_log
 
 FINISHED_FILE = "finished.json"

@@ -312,6 +312,16 @@ def test_an_impossible_tolerance_is_refused_before_anything_is_made(voxelseg, ti
     assert not (tmp_path / "scores").exists()
 
 
+def test_several_tolerances_are_scored_at_once_and_the_table_shows_the_first(voxelseg, tiny_msd, tmp_path):
+    folders = ["--prediction", tiny_msd / "labelsTs", "--reference", tiny_msd / "labelsTs"]
+    tolerances = ["--tolerance-mm", "2", "--tolerance-mm", "0.5"]
+    result = voxelseg("evaluate", *folders, "--out", tmp_path / "scores", *tolerances)
+    assert result.code == 0
+    assert "at 2 mm" in " ".join(result.out.split())
+    header = (tmp_path / "scores" / "cases.csv").read_text().splitlines()[0].split(",")
+    assert {"surface_dice", "surface_dice_0.5mm", "area_surface_dice_0.5mm"} < set(header)
+
+
 def test_a_budget_of_the_demo_that_is_no_time_is_refused_before_anything_is_made(voxelseg, tmp_path):
     assert voxelseg("demo", "--out", tmp_path / "demo", "--budget", "soon").refuses("expected a time such as")
     assert not (tmp_path / "demo").exists()

@@ -19,6 +19,7 @@ from voxelseg.files import (
     atomic_path,
     locked,
     read_json,
+    read_json_lines,
     remove_file,
     sha256_of_file,
     sha256_of_json,
@@ -189,3 +190,10 @@ def test_hashes_depend_on_content_alone(tmp_path: Path):
     assert sha256_of_file(tmp_path / "a") == hashlib.sha256(b"voxels").hexdigest()
     assert sha256_of_json({"a": 1, "b": 2}) == sha256_of_json({"b": 2, "a": 1})
     assert sha256_of_json({"a": 1}) != sha256_of_json({"a": 2})
+
+
+def test_lines_of_json_are_read_without_the_one_that_was_cut_off(tmp_path: Path):
+    path = tmp_path / "log.jsonl"
+    assert read_json_lines(path) == []
+    path.write_text('{"step": 1}\n[2]\n{"step": 3}\n{"ste')
+    assert read_json_lines(path) == [{"step": 1}, {"step": 3}]

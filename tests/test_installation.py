@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
+OF_ITS_OWN_ENVIRONMENT = {"nnunetv2"}
+"""Imported only by what runs where the user has it installed."""
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -25,7 +27,7 @@ def imported_packages() -> set[str]:
                 found |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 found.add(node.module.partition(".")[0])
-    return found - sys.stdlib_module_names - {"voxelseg"}
+    return found - sys.stdlib_module_names - {"voxelseg"} - OF_ITS_OWN_ENVIRONMENT
 
 
 def test_every_package_that_is_imported_is_declared():

@@ -336,7 +336,18 @@ def evaluate(
     prediction: Annotated[Path, typer.Option(metavar="DIR", help="Folder of predicted label maps.")],
     reference: Annotated[Path, typer.Option(metavar="DIR", help="Folder of reference label maps.")],
     out: Out,
-    tolerance_mm: Annotated[float, typer.Option(metavar="MM", min=0.0, help="Of surface Dice.")] = 1.0,
+    tolerance_mm: Annotated[
+        list[float] | None,
+        typer.Option(metavar="MM", min=0.0, show_default="1", help="Of surface Dice; may be given several times."),
+    ] = None,
+    probabilities: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            show_default=False,
+            help="Folder of 4D files by `voxelseg predict --probabilities`: score calibration, too.",
+        ),
+    ] = None,
     allow_missing: Annotated[
         bool,
         typer.Option(
@@ -345,19 +356,85 @@ def evaluate(
     ] = False,
     workers: Workers = 2,
 ) -> None:
-    """Score predictions: Dice, surface Dice, HD95 and volumes per case and class."""
+    """Score predictions per case and class: overlap, distances, volumes, detection."""
     from voxelseg.evaluate import class_table
 
     evaluation = commands.evaluate(
         prediction,
         reference,
         out,
-        tolerance_mm=tolerance_mm,
+        tolerance_mm=tolerance_mm or 1.0,
+        probabilities=probabilities,
         allow_missing=allow_missing,
         workers=workers,
         console=_progress_console(),
     )
     Console().print(class_table(evaluation))
+
+
+@app.command(short_help="Compare scores or label maps of several models or tools.")
+def compare(
+    contestants: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="EVALS",
+            help="PATH or NAME=PATH,PATH (other seeds): a folder of `evaluate` or `train`, or of label maps.",
+        ),
+    ],
+    out: Out,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Reference label maps, to score label maps against.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DATA", help="Data set with references, scans for pictures, and patients.")
+    ] = None,
+    patients: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV table with the columns case and patient.")
+    ] = None,
+    metric: Annotated[str, typer.Option(metavar="NAME", help="Ranks by this one, as cases.csv calls it.")] = "dice",
+    margin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[METRIC=]NUMBER",
+            show_default="0.005",
+            help="What difference does not matter, of ratios or of one metric as in hd95_mm=0.5; may be repeated.",
+        ),
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(metavar="HOW", help="A missing prediction: refuse, worst (counts as it) or leave-out.")
+    ] = "refuse",
+    tolerance_mm: Annotated[
+        list[float] | None,
+        typer.Option(metavar="MM", min=0.0, show_default="1", help="Of surface Dice of label maps; may be repeated."),
+    ] = None,
+    title: Annotated[str, typer.Option(metavar="TEXT", help="Of the page.")] = "",
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", show_default=False, help="Slices of scans on the page.")
+    ] = True,
+    workers: Workers = 2,
+) -> None:
+    """Compare models or tools on the same cases, and write one page: which is best, and how sure that is.
+
+    All that the page says is in files beside it, too: numbers as JSON and CSV, figures, Markdown.
+    """
+    from voxelseg.commands.comparing import comparison_table
+
+    found = commands.compare(
+        contestants,
+        out,
+        reference=reference,
+        data=data,
+        patients=patients,
+        metric=metric,
+        margin=margin or [],
+        missing=missing,
+        tolerance_mm=tolerance_mm or 1.0,
+        title=title,
+        pictures=pictures,
+        workers=workers,
+        console=_progress_console(),
+    )
+    Console().print(comparison_table(found))
 
 
 @app.command(short_help="Write one HTML page about a run or a pre-training.")
@@ -446,6 +523,105 @@ def label_study(
     )
     Console().print(study_table(study))
     raise typer.Exit(1 if study.faults else 0)
+
+
+def _list_grids(asked: bool) -> None:
+    if asked:
+        from voxelseg.benchmark.grids import GRIDS
+        from voxelseg.commands.listing import grids_page
+
+        Console().print(grids_page(GRIDS))
+        raise typer.Exit
+
+
+@app.command(short_help="Train many networks alike, and compare them.")
+def benchmark(
+    data: Data,
+    out: Out,
+    models: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST", help="Contestants, such as unet,mednext_s:kernel_size=5,NAME=uxnet; or a JSON or YAML file."
+        ),
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An ablation of a paper instead; --list-grids shows them.")
+    ] = None,
+    list_grids: Annotated[
+        bool,
+        typer.Option(
+            "--list-grids", callback=_list_grids, is_eager=True, show_default=False, help="Show all grids and exit."
+        ),
+    ] = False,
+    budget: Budget = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="Length of each training in steps.")] = None,
+    epochs: Annotated[int | None, typer.Option(metavar="N", min=1, help="Length of each training in epochs.")] = None,
+    seeds: Annotated[str, typer.Option(metavar="N", help="How many seeds, or a list such as 0,1,2.")] = "2",
+    folds: Annotated[str, typer.Option(metavar="FOLDS", help="Held-out folds: 0, a list such as 0,1, or all.")] = "0",
+    jobs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Trainings at a time. [default: one on each device]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of each training. [default: cores / jobs]")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAMES", help="cpu, cuda, auto, or several: cuda:0,cuda:1.")] = "auto",
+    splits: Splits = None,
+    memory_gb: Memory = None,
+    settings: Settings = None,
+    nnunet_env: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Environment with nnU-Net v2, for the contestant nnunet.")
+    ] = None,
+    costs: Annotated[
+        bool, typer.Option("--costs/--no-costs", help="Measure time and memory of each network on this machine.")
+    ] = True,
+    slurm: Annotated[
+        bool,
+        typer.Option("--slurm/--no-slurm", show_default=False, help="Write a script of jobs instead of training here."),
+    ] = False,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OPTION", help="Of each such job, as --gpus-per-node=1 or --time=8:00:00."),
+    ] = None,
+    env_setup: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="Shell line before each such training, to load modules."),
+    ] = None,
+    workers: Workers = 2,
+) -> None:
+    """Train networks on the same folds, patches, recipe and budget, with several seeds, and compare them.
+
+    One of --budget, --steps and --epochs is the length of each training. The same command goes on after any
+    interruption, and compares what is finished; exit code 1 if a training failed.
+    """
+    found = commands.benchmark(
+        data,
+        out,
+        models=models,
+        grid=grid,
+        budget=budget,
+        steps=steps,
+        epochs=epochs,
+        seeds=seeds,
+        folds=folds,
+        jobs=jobs,
+        threads=threads,
+        device=device,
+        splits=splits,
+        memory_gb=memory_gb,
+        settings=settings or [],
+        nnunet_env=nnunet_env,
+        costs=costs,
+        slurm=slurm,
+        sbatch=sbatch or [],
+        env_setup=env_setup or [],
+        workers=workers,
+        console=_progress_console(),
+    )
+    if found.comparison is not None:
+        from voxelseg.commands.comparing import comparison_table
+
+        Console().print(comparison_table(found.comparison))
+    raise typer.Exit(1 if found.faults else 0)
 
 
 @app.command(short_help="Write a script that trains on a cluster under SLURM.")
@@ -588,9 +764,11 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "train": train,
     "predict": predict,
     "evaluate": evaluate,
+    "compare": compare,
     "report": report,
     "probe": probe,
     "label-study": label_study,
+    "benchmark": benchmark,
     "models": models,
     "slurm": slurm,
     "recipes": recipes,

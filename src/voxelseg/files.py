@@ -141,6 +141,21 @@ def read_json(path: Path, *, remedy: str = "Restore the file or make it again.")
         raise DataError(f"{path}: not valid JSON ({error}). {remedy}") from error
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file that has one in each line; none if there is no file.
+
+    A line that is no JSON object, as one that was half written when its writer was killed, is left out.
+    """
+    found: list[dict[str, Any]] = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(json.JSONDecodeError):
+                value = json.loads(line)
+                if isinstance(value, dict):
+                    found.append(value)
+    return found
+
+
 def sha256_of_file(path: Path) -> str:
     """SHA-256 of the file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:

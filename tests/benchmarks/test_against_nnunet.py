@@ -1,6 +1,5 @@
 import json
 import re
-import sys
 from pathlib import Path
 
 import against_nnunet
@@ -8,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from voxelseg.data import LabelClass, LabelScheme, Split, read_dataset
-from voxelseg.data.dataset import Case, Dataset
-from voxelseg.errors import ConfigError, DataError, WorkerError
+from voxelseg.data import Split, read_dataset
+from voxelseg.data.dataset import Dataset
+from voxelseg.errors import ConfigError, DataError
 
 SHAPE = (5, 7, 6)  # of the files, so D, H, W are 6, 7, 5
 SPACING = (1.0, 2.0, 3.0)
@@ -50,42 +49,6 @@ def _benchmark(tmp_path: Path, **changes: object) -> "against_nnunet.Benchmark":
     for name, value in changes.items():
         setattr(options, name, value)
     return against_nnunet.Benchmark(dataset=dataset, splits=[Split(("c",), ("a", "b"))], options=options)
-
-
-def test_nnunet_raw_folder_is_the_same_data_set(tmp_path):
-    dataset = _dataset(tmp_path / "data")
-    against_nnunet.write_nnunet_raw(dataset, tmp_path / "raw")
-    raw = read_dataset(tmp_path / "raw")
-    assert raw.layout == "nnunet"
-    assert (raw.channels, raw.labels) == (dataset.channels, dataset.labels)
-    assert [case.id for case in raw.cases] == ["a", "b", "c"]
-    for ours, theirs in zip(dataset.cases, raw.cases, strict=True):
-        assert theirs.images[0].resolve() == ours.images[0].resolve()
-        assert theirs.label is not None
-        assert theirs.label.resolve() == (ours.label and ours.label.resolve())
-
-
-def test_channels_in_one_file_become_one_file_each(tmp_path):
-    dataset = _dataset(tmp_path / "data", ids=("a", "b"), channels=2)
-    against_nnunet.write_nnunet_raw(dataset, tmp_path / "raw")
-    whole = nib.load(tmp_path / "data" / "imagesTr" / "b.nii.gz")
-    for channel in range(2):
-        one = nib.load(tmp_path / "raw" / "imagesTr" / f"b_{channel:04d}.nii.gz")
-        np.testing.assert_array_equal(one.get_fdata(), whole.get_fdata()[..., channel])
-        np.testing.assert_allclose(one.affine, whole.affine)
-
-
-def test_regions_and_ignore_label_are_described_as_nnunet_does():
-    labels = LabelScheme((LabelClass("whole", (1, 2), 1), LabelClass("core", (2,), 2)), ignore=3)
-    case = Case("a", (Path("a.nii.gz"),), Path("label.nii.gz"))
-    description = against_nnunet.nnunet_description(Dataset("Tiny", Path(), "msd", ("MRI",), labels, (case,)))
-    assert description == {
-        "channel_names": {"0": "MRI"},
-        "labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3},
-        "regions_class_order": [1, 2],
-        "numTraining": 1,
-        "file_ending": ".nii.gz",
-    }
 
 
 def test_saved_label_maps_of_the_held_out_cases_are_scored(tmp_path):
@@ -146,12 +109,6 @@ def test_label_keeps_voxelseg_runs_apart(tmp_path):
     benchmark = _benchmark(tmp_path, label="wide")
     assert benchmark.folder("voxelseg").name == "wide"
     assert benchmark.folder("nnunet").name == "nnunet"
-
-
-def test_failed_command_shows_its_last_lines(tmp_path):
-    command = [sys.executable, "-c", "print('what went wrong'); raise SystemExit(3)"]
-    with pytest.raises(WorkerError, match=r"(?s)code 3.*what went wrong.*log\.txt"):
-        against_nnunet.run(command, tmp_path / "log.txt")
 
 
 @pytest.mark.parametrize(

@@ -380,6 +380,21 @@ def test_predictions_are_scored_and_reported(tiny_run, tiny_msd, tmp_path):
     assert page.read_text().startswith("<!DOCTYPE html>")
 
 
+def test_probabilities_that_predict_wrote_are_scored_beside_the_label_maps(tiny_run, tiny_msd, tmp_path):
+    commands.predict(tiny_run.folder, tiny_msd, tmp_path / "predictions", probabilities=True, device="cpu")
+    found = commands.evaluate(
+        tmp_path / "predictions",
+        tiny_msd / "labelsTs",
+        tmp_path / "scores",
+        tolerance_mm=[1.0, 3.0],
+        probabilities=tmp_path / "predictions" / "probabilities",
+        workers=1,
+    )
+    assert 0 < found.mean("ece") < 1
+    assert 0 < found.mean("brier") < 1
+    assert found.mean("surface_dice") < found.mean("surface_dice_3mm")
+
+
 def test_references_without_prediction_are_left_out_only_when_allowed(tiny_msd, tmp_path):
     predictions = tmp_path / "predictions"
     predictions.mkdir()

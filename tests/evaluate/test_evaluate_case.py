@@ -6,7 +6,7 @@ from voxelseg.errors import DataError
 from voxelseg.evaluate.case import LabelPair, class_boxes, labels_of_values, score_files, score_label_maps
 from voxelseg.geometry import Grid
 from voxelseg.io import write_volume
-from voxelseg.metrics import METRICS, MaskPair
+from voxelseg.metrics import MaskPair, columns
 from voxelseg.volume import Volume
 
 LABELS = LabelScheme((LabelClass("liver", (1,), 1), LabelClass("spleen", (2,), 2)))
@@ -57,6 +57,28 @@ def test_regions_join_label_values_and_may_overlap():
     assert found["core"].metrics["dice"] == pytest.approx(2 / 3)
 
 
+def test_scores_hold_every_metric_at_each_tolerance():
+    found = score_label_maps(
+        label_map(v1=[0]),
+        label_map(v1=[2]),  # 1 mm further along W
+        LABELS,
+        case="a",
+        spacing_mm=(3.0, 1.0, 0.5),
+        voxel_mm3=1.5,
+        tolerance_mm=(0.5, 1.0),
+    )
+    assert found[0].metrics.keys() == {column.key for column in columns((0.5, 1.0))}
+    assert (found[0].metrics["surface_dice"], found[0].metrics["surface_dice_1mm"]) == (0.0, 1.0)
+
+
+def test_the_volume_error_is_of_the_volumes_beside_it():
+    """Of a sheared grid a voxel is smaller than the product of its sides."""
+    found = scores(label_map(v1=[0, 1, 2]), label_map(v1=[1]))["liver"]
+    assert found.metrics["volume_error_ml"] == pytest.approx(
+        (found.volume_reference_mm3 - found.volume_prediction_mm3) / 1000
+    )
+
+
 def test_without_description_each_value_in_either_map_is_a_class():
     labels = labels_of_values(label_map(v1=[0], v7=[3]), label_map(v2=[0]))
     assert labels is not None
@@ -85,7 +107,7 @@ def test_scores_are_bit_for_bit_those_of_masks_of_the_whole_image(labels, seed):
     for name, found in scores(reference, prediction, labels).items():
         judged = reference != 9 if labels.ignore else np.ones_like(reference, bool)
         whole = MaskPair(labels.mask(reference, name) & judged, labels.mask(prediction, name) & judged, (3.0, 1.0, 0.5))
-        expected = {key: metric(whole, tolerance_mm=1.0) for key, metric in METRICS.items()}
+        expected = {column.key: column.score(whole) for column in columns(1.0)}
         np.testing.assert_equal(dict(found.metrics), expected)
         assert found.volume_reference_mm3 == whole.num_reference * 1.5
         assert found.volume_prediction_mm3 == whole.num_prediction * 1.5

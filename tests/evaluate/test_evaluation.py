@@ -7,7 +7,8 @@ import pytest
 from voxelseg import files
 from voxelseg.errors import DataError, VoxelsegError
 from voxelseg.evaluate import ClassScore, Evaluation, read_evaluation
-from voxelseg.evaluate.evaluation import spread
+from voxelseg.evaluate.evaluation import common_columns, spread
+from voxelseg.metrics import METRICS, column, columns
 
 NAN = math.nan
 
@@ -110,6 +111,65 @@ def test_scores_are_never_read_with_a_summary_of_other_ones(tmp_path, monkeypatc
         replace(EVALUATION, tolerance_mm=2.0).write(tmp_path)
     with pytest.raises(DataError, match=r"summary\.json: file not found"):
         read_evaluation(tmp_path)
+
+
+def evaluation_of(keys, tolerance_mm=1.0):
+    """Two cases, the second of which is undefined."""
+    values = {"a": 0.5, "b": NAN}
+    scores = (ClassScore(case, "liver", dict.fromkeys(keys, value), 10.0, 8.0) for case, value in values.items())
+    return Evaluation(tuple(scores), tolerance_mm)
+
+
+def test_columns_are_what_the_scores_hold():
+    assert EVALUATION.columns == tuple(column(key, tolerance_mm=1.0) for key in ("dice", "surface_dice", "hd95_mm"))
+    assert Evaluation((), 1.0).columns == ()
+
+
+def test_tables_show_dice_surface_dice_at_the_first_tolerance_and_hd95():
+    found = evaluation_of([one.key for one in columns([2.0, 1.0])], tolerance_mm=2.0)
+    assert [one.heading for one in found.main_columns] == ["Dice", "Surface Dice at 2 mm", "HD95 (mm)"]
+    assert len(found.columns) > len(METRICS) - 2
+
+
+def test_every_metric_at_every_tolerance_comes_back_from_the_files(tmp_path):
+    wanted = columns([2.0, 1.0, 0.25], probabilities=True)
+    evaluation_of([one.key for one in wanted], tolerance_mm=2.0).write(tmp_path)
+    restored = read_evaluation(tmp_path)
+    assert restored.columns == wanted
+    assert restored.values("surface_dice_0.25mm", "liver") == pytest.approx({"a": 0.5, "b": NAN}, nan_ok=True)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["classes"]["liver"]["brier_undefined"] == 1
+    assert summary["definitions"]["surface_dice_1mm"].startswith("Surface Dice at 1 mm; higher is better")
+    assert summary["tolerance_mm"] == 2.0
+
+
+def test_files_of_an_earlier_version_are_read_with_the_columns_they_have(tmp_path):
+    (tmp_path / "cases.csv").write_text(
+        "case,class,dice,surface_dice,hd95_mm,volume_reference_mm3,volume_prediction_mm3\na,liver,0.5,0.25,5,10,8\n"
+    )
+    summary = {"mean": {"dice": 0.5, "surface_dice": 0.25, "hd95_mm": 5.0}, "tolerance_mm": 1.5, "notes": []}
+    summary["classes"] = {"liver": {"dice_n": 1, "dice_undefined": 0}}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    restored = read_evaluation(tmp_path)
+    assert [one.heading for one in restored.columns] == ["Dice", "Surface Dice at 1.5 mm", "HD95 (mm)"]
+    assert restored.mean("hd95_mm") == 5.0
+
+
+def test_a_metric_of_a_later_version_is_named(tmp_path):
+    EVALUATION.write(tmp_path)
+    for name in ("cases.csv", "summary.json"):
+        (tmp_path / name).write_text((tmp_path / name).read_text().replace("hd95_mm", "foresight"))
+    with pytest.raises(DataError, match=r"summary\.json: there is no metric 'foresight'.*voxelseg evaluate"):
+        read_evaluation(tmp_path)
+
+
+def test_evaluations_share_the_columns_that_mean_the_same():
+    first = evaluation_of([one.key for one in columns([1.0, 3.0])])
+    second = evaluation_of([one.key for one in columns([3.0])], tolerance_mm=3.0)
+    shared = common_columns([first, second])
+    assert {"dice", "hd95_mm"} <= {one.key for one in shared}
+    assert not any(one.key.startswith(("surface_dice", "area_surface_dice")) for one in shared)
+    assert first.only(shared).columns == second.only(shared).columns == shared
 
 
 def test_undefined_means_are_null_in_json(tmp_path):

@@ -213,3 +213,111 @@ def test_errors_name_every_missing_case_and_notes_a_few(folders, tmp_path):
         match_files(*folders)
     _, notes = match_files(*folders, allow_missing=True)
     assert notes == ("Left out because they have no prediction: m0, m1, m2, m3, m4 and 3 more.",)
+
+
+def save_probabilities(path, *channels, affine=AFFINE):
+    """4D file of channels (3, 4, 5) whose first voxels have the given values, all others those at the end."""
+    array = np.empty((len(channels), 60), np.float32)
+    for channel, values in zip(array, channels, strict=True):
+        channel[:] = values[-1]
+        channel[: len(values)] = values
+    grid = Grid(shape_ijk=(5, 4, 3), affine_ijk=affine)
+    write_volume(path, Volume(array.reshape(-1, 3, 4, 5), grid))
+    return path
+
+
+@pytest.fixture
+def probabilities(folders, tmp_path):
+    """Of cases a and b: background, liver, spleen."""
+    folder = tmp_path / "prediction" / "probabilities"
+    save_probabilities(folder / "a.nii.gz", [0.2, 0.2, 0.1, 1.0], [0.8, 0.8, 0.1, 0.0], [0.0, 0.0, 0.8, 0.0])
+    save_probabilities(folder / "b.nii", [0.4, 0.6, 0.6, 1.0], [0.6, 0.4, 0.4, 0.0], [0.0])
+    return folder
+
+
+def test_probabilities_of_each_class_are_scored_against_all_others(folders, probabilities, tmp_path):
+    found = evaluate(*folders, tmp_path / "scores", labels=LABELS, probabilities=probabilities)
+    # 10 mm around the box of the reference are 4 slices, 10 rows and 20 columns: all 60 voxels.
+    assert found.values("brier", "liver") == pytest.approx(
+        {"a": (2 * 0.2**2 + 0.1**2) / 60, "b": (0.4**2 + 2 * 0.6**2) / 60}, rel=1e-5
+    )
+    # a: bin of 0.8 says 1.6 of 2, bin of 0.1 says 0.1 of 0. b: 0.6 of 1, and 0.8 of 2 in the bin of 0.4.
+    assert found.values("ece", "liver") == pytest.approx({"a": 0.5 / 60, "b": (0.4 + 1.2) / 60}, rel=1e-5)
+    assert np.isnan(found.values("ece", "spleen")["b"])  # in neither label map
+    assert [column.key for column in found.columns][-2:] == ["ece", "brier"]
+
+
+def test_ignored_voxels_are_not_asked_for_their_probability(folders, probabilities, tmp_path):
+    labels = LabelScheme(LABELS.classes, ignore=3)
+    save(folders[1] / "a.nii.gz", [1, 3, 2])
+    found = evaluate(*folders, tmp_path / "scores", labels=labels, probabilities=probabilities)
+    assert found.values("brier", "liver")["a"] == pytest.approx((0.2**2 + 0.1**2) / 59, rel=1e-5)
+
+
+def test_regions_have_a_channel_each_and_none_for_the_background(folders, tmp_path):
+    labels = LabelScheme((LabelClass("whole", (1, 2), 1), LabelClass("core", (2,), 2)))
+    folder = tmp_path / "probabilities"
+    for case in "ab":
+        save_probabilities(folder / f"{case}.nii.gz", [0.9, 0.9, 0.9, 0.0], [0.0, 0.0, 0.7, 0.0])
+    found = evaluate(*folders, tmp_path / "scores", labels=labels, probabilities=folder)
+    assert found.values("brier", "whole")["a"] == pytest.approx(3 * 0.1**2 / 60, rel=1e-5)
+    assert found.values("brier", "core")["a"] == pytest.approx(0.3**2 / 60, rel=1e-5)
+
+
+def test_two_files_have_one_file_of_probabilities(folders, probabilities, tmp_path):
+    prediction, reference = (folder / "a.nii.gz" for folder in folders)
+    found = evaluate(
+        prediction, reference, tmp_path / "scores", labels=LABELS, probabilities=probabilities / "a.nii.gz"
+    )
+    assert found.values("brier", "liver") == pytest.approx({"a": (2 * 0.2**2 + 0.1**2) / 60}, rel=1e-5)
+
+
+def test_probabilities_are_the_same_with_several_workers(folders, probabilities, tmp_path):
+    one, two = (
+        evaluate(*folders, tmp_path / str(workers), labels=LABELS, probabilities=probabilities, workers=workers)
+        for workers in (1, 2)
+    )
+    np.testing.assert_equal([score.metrics for score in one.scores], [score.metrics for score in two.scores])
+
+
+def test_cases_without_probabilities_are_named(folders, probabilities, tmp_path):
+    (probabilities / "b.nii").unlink()
+    with pytest.raises(DataError, match=r"1 of 2 cases have no probabilities: b\. .*predict --probabilities"):
+        evaluate(*folders, tmp_path / "scores", labels=LABELS, probabilities=probabilities)
+    assert not (tmp_path / "scores").exists()
+
+
+def test_probabilities_without_names_of_classes_are_refused(folders, probabilities, tmp_path):
+    with pytest.raises(ConfigError, match="which channel is which class is not known"):
+        evaluate(*folders, tmp_path / "scores", probabilities=probabilities)
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "message"),
+    [
+        ([[1.0], [0.0]], {}, "does not fit the reference: 2 channels, expected 3: background, liver, spleen"),
+        ([[1.0], [0.0], [0.0]], {"affine": np.diag([0.5, 1.0, 3.5, 1.0])}, "does not fit the reference: .*spacing"),
+        ([[1.0], [-4.0, 3.0], [0.0]], {}, "channel 1 holds values from -4 to 3, expected probabilities"),
+        ([[math.nan, 1.0], [0.0], [0.0]], {}, "channel 0 holds values from nan to nan, expected probabilities"),
+    ],
+)
+def test_files_that_hold_no_probabilities_of_the_classes_are_refused(
+    folders, probabilities, tmp_path, channels, options, message
+):
+    save_probabilities(probabilities / "a.nii.gz", *channels, **options)
+    with pytest.raises(DataError, match=rf"a\.nii\.gz: {message}"):
+        evaluate(*folders, tmp_path / "scores", labels=LABELS, probabilities=probabilities)
+    assert not (tmp_path / "scores").exists()
+
+
+def test_several_tolerances_are_scored_at_once(folders, tmp_path):
+    found = evaluate(*folders, tmp_path / "scores", labels=LABELS, tolerance_mm=[0.25, 0.5])
+    assert found.tolerance_mm == 0.25
+    # b: of three voxels in a row 0.5 mm apart the first is predicted; the last is 1 mm from it.
+    assert found.values("surface_dice", "liver")["b"] == pytest.approx(2 / 4)
+    assert found.values("surface_dice_0.5mm", "liver")["b"] == pytest.approx(3 / 4)
+
+
+def test_without_description_all_columns_are_undefined_where_a_value_is_absent(folders, tmp_path):
+    found = evaluate(*folders, tmp_path / "scores", tolerance_mm=[1.0, 2.0])
+    assert all(np.isnan(found.values(column.key, "2")["b"]) for column in found.columns)

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,21 @@ def test_each_case_of_all_folds_is_there_once():
     assert pooled.mean("dice") == pytest.approx(0.5)  # over cases; the mean of the folds' means is 0.6
     assert origin == {"a": ("a", "0"), "b": ("b", "0"), "c": ("c", "1")}
     assert (pooled.tolerance_mm, pooled.notes) == (2.0, ("near", "far"))
+
+
+def test_metrics_that_not_every_fold_has_are_left_out_and_noted():
+    """As when some folds were scored by an earlier version."""
+    earlier = ClassScore("a", "liver", {"dice": 0.5, "surface_dice": 0.4}, 1.0, 1.0)
+    later = ClassScore("b", "liver", {"dice": 0.7, "iou": 0.6, "surface_dice": 0.3}, 1.0, 1.0)
+    pooled, _ = pool({"0": Evaluation((earlier,), 1.0), "1": Evaluation((later,), 1.0)})
+    assert [column.key for column in pooled.columns] == ["dice", "surface_dice"]
+    assert pooled.notes == ("Left out because not every fold was scored by it: IoU.",)
+
+
+def test_surface_dice_at_different_tolerances_is_not_pooled():
+    pooled, _ = pool({"0": fold({"a": 0.2}), "1": replace(fold({"b": 0.4}), tolerance_mm=3.0)})
+    assert "surface_dice" not in {column.key for column in pooled.columns}
+    assert "Surface Dice at 2 mm, Surface Dice by area at 2 mm, Surface Dice at 3 mm" in pooled.notes[-1]
 
 
 def test_a_case_that_two_folds_held_out_is_named_with_each():

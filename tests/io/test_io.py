@@ -11,6 +11,7 @@ from voxelseg.errors import DataError, VoxelsegError
 from voxelseg.geometry import Grid
 from voxelseg.io import (
     FORMATS,
+    channels_in_turn,
     files_of,
     is_image,
     read_channels,
@@ -140,6 +141,29 @@ def test_channels_of_several_files_are_joined_in_order_on_the_first_grid(tmp_pat
     write_volume(tmp_path / "t3.nii.gz", volume_of(range(8), dtype="uint8"))
     assert read_channels([tmp_path / "t1.nii.gz", tmp_path / "t3.nii.gz"]).array.dtype == np.int16
     assert read_channels([tmp_path / "t3.nii.gz"]).array.dtype == np.uint8
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_channels_of_a_nifti_file_come_one_after_the_other(tmp_path: Path, suffix: str):
+    grid = Grid(shape_ijk=(4, 5, 6), affine_ijk=AFFINE)
+    array = np.random.default_rng(0).normal(size=(3, *grid.shape_dhw)).astype(np.float32)
+    write_volume(tmp_path / f"scan{suffix}", Volume(array, grid))
+    np.testing.assert_array_equal(list(channels_in_turn(tmp_path / f"scan{suffix}")), array)
+    assert next(channels_in_turn(tmp_path / f"scan{suffix}")).shape == grid.shape_dhw
+
+
+def test_channels_are_read_in_turn_from_nifti_only_and_damage_names_the_file(tmp_path: Path):
+    grid = Grid(shape_ijk=(4, 5, 6), affine_ijk=AFFINE)
+    array = np.random.default_rng(0).normal(size=(2, *grid.shape_dhw)).astype(np.float32)
+    for suffix in (".nii", ".nii.gz", ".mha"):
+        write_volume(tmp_path / f"scan{suffix}", Volume(array, grid))
+    with pytest.raises(DataError, match=r"scan\.mha: expected a NIfTI file"):
+        list(channels_in_turn(tmp_path / "scan.mha"))
+    for suffix in (".nii", ".nii.gz"):
+        content = (tmp_path / f"scan{suffix}").read_bytes()
+        (tmp_path / f"scan{suffix}").write_bytes(content[: len(content) * 3 // 4])
+        with pytest.raises(DataError, match=rf"scan\{suffix}: .*truncated"):
+            list(channels_in_turn(tmp_path / f"scan{suffix}"))
 
 
 def test_channels_may_be_stored_in_different_orientations(tmp_path: Path):

@@ -2,25 +2,7 @@ import numpy as np
 import pytest
 
 from voxelseg.errors import DataError
-from voxelseg.metrics.pair import MaskPair, bounding_box, surface_points_mm
-
-
-def test_surface_of_a_solid_block_is_its_voxels_without_the_core():
-    mask = np.zeros((7, 8, 9), bool)
-    mask[1:4, 2:6, 3:8] = True  # 3 x 4 x 5 voxels with a core of 1 x 2 x 3
-    points = surface_points_mm(mask, (3.0, 1.0, 0.5))
-    assert len(points) == 60 - 6
-    assert points.min(axis=0).tolist() == [3.0, 2.0, 1.5]
-
-
-def test_a_voxel_touching_background_by_an_edge_only_is_not_surface():
-    mask = np.ones((3, 3, 3), bool)
-    mask[0, 0, 1] = False  # shares an edge, no face, with the centre
-    assert [1, 1, 1] not in surface_points_mm(mask, (1.0, 1.0, 1.0)).tolist()
-
-
-def test_the_image_border_is_surface():
-    assert len(surface_points_mm(np.ones((3, 4, 5), bool), (1.0, 1.0, 1.0))) == 60 - 1 * 2 * 3
+from voxelseg.metrics.pair import MaskPair, bounding_box
 
 
 def test_bounding_box_holds_both_masks():
@@ -36,6 +18,28 @@ def test_distances_are_in_mm_and_directed():
     to_prediction, to_reference = MaskPair(reference, prediction, (3.0, 1.0, 0.5)).surface_distances_mm
     assert to_prediction.tolist() == [0.0]
     assert sorted(to_reference.tolist()) == [0.0, 2.0, 6.0]
+
+
+def test_centres_are_apart_by_the_difference_of_the_mean_positions():
+    reference, prediction = np.zeros((6, 7, 8), bool), np.zeros((6, 7, 8), bool)
+    reference[1, 1, 1] = reference[3, 1, 1] = True  # centre (2, 1, 1)
+    prediction[3, 2, 1] = prediction[3, 2, 3] = prediction[3, 2, 5] = True  # centre (3, 2, 3)
+    assert MaskPair(reference, prediction, (3.0, 1.0, 0.5)).centre_shift_mm == pytest.approx((3.0, 1.0, 1.0))
+
+
+def test_background_around_the_masks_changes_no_bit_of_the_shift():
+    generator = np.random.default_rng(0)
+    for _ in range(20):
+        reference, prediction = generator.random((2, 4, 5, 6)) < 0.5
+        found = MaskPair(reference, prediction, (2.9, 1.1, 0.7)).centre_shift_mm
+        wider = [np.pad(mask, ((1, 2), (3, 1), (0, 7))) for mask in (reference, prediction)]
+        assert MaskPair(*wider, (2.9, 1.1, 0.7)).centre_shift_mm == found
+
+
+def test_a_voxel_has_the_volume_of_its_sides_unless_it_is_sheared():
+    mask = np.ones((1, 2, 3), bool)
+    assert MaskPair(mask, mask, (3.0, 1.0, 0.5)).voxel_mm3 == pytest.approx(1.5)
+    assert MaskPair(mask, mask, (3.0, 1.0, 0.5), voxel_mm3=1.2).voxel_mm3 == 1.2
 
 
 def test_diagonal_is_that_of_the_whole_image():

@@ -85,6 +85,16 @@ def test_what_is_there_already_is_kept(cases, out):
     assert predictor.asked == 2
 
 
+def test_how_long_each_prediction_took_is_kept_with_it(cases, out):
+    predict_cases(Brightness(), cases, folder(out))
+    taken = folder(out).seconds
+    assert set(taken) == {"a", "b"}
+    assert all(seconds > 0 for seconds in taken.values())
+    predict_cases(Brightness(), cases, folder(out))  # nothing is predicted again
+    assert folder(out).seconds == taken
+    assert not folder(out, model="another").seconds
+
+
 @pytest.mark.parametrize("change", ["model", "scan", "lost output", "probabilities asked for"])
 def test_what_is_not_current_is_made_again(cases, out, change):
     predictor = Brightness()

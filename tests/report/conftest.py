@@ -14,7 +14,6 @@ from voxelseg.evaluate.pooling import pool
 from voxelseg.files import write_json
 from voxelseg.geometry import Grid
 from voxelseg.io import write_volume
-from voxelseg.metrics import METRICS
 from voxelseg.predict.postprocess import Postprocessing
 from voxelseg.volume import Volume
 
@@ -171,7 +170,7 @@ def cross_validated_run(tmp_path):
     CrossValidation(
         inputs={name: scores_state(folder) for name, folder in folders.items()},
         folds={
-            name: FoldScores(len(one.cases), {metric: one.mean(metric) for metric in METRICS})
+            name: FoldScores(len(one.cases), {column.key: one.mean(column.key) for column in one.columns})
             for name, one in folds.items()
         },
         patients=4,

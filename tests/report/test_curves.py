@@ -1,8 +1,9 @@
 import re
 
 import pytest
+from matplotlib.figure import Figure
 
-from voxelseg.report.curves import learning_curves
+from voxelseg.report.curves import learning_curves, styled, to_svg
 from voxelseg.report.run import Fold, read_run
 
 
@@ -65,3 +66,12 @@ def test_a_line_marks_where_another_stage_begins():
     plain = tuple({"epoch": n, "loss": 1.0} for n in range(4))
     (_, without), *_ = learning_curves([Fold("0", plain, None, {})], ())
     assert drawing.count("<path") > without.count("<path")
+
+
+def test_a_title_with_quotes_stays_one_attribute():
+    with styled():
+        figure = Figure(figsize=(2, 1))
+        figure.text(0.5, 0.5, "a $b$ 肝")
+    drawing = to_svg(figure, prefix="x", title='the "best" & <first>')
+    assert drawing.startswith('<svg role="img" aria-label="the &#34;best&#34; &amp; &lt;first&gt;"')
+    assert "a $b$ 肝" in drawing  # texts stay texts, whatever the style is outside

@@ -8,8 +8,9 @@ from matplotlib.image import imread
 
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.errors import DataError
+from voxelseg.evaluate.held_out import CaseFiles
 from voxelseg.io import read_volume, write_volume
-from voxelseg.report.overlay import case_views, label_map_views, outline
+from voxelseg.report.overlay import case_views, compared_case_views, compared_views, label_map_views, outline
 from voxelseg.report.run import read_run
 from voxelseg.volume import Volume
 
@@ -175,3 +176,24 @@ def test_ct_is_shown_in_a_window_of_soft_tissue_however_the_channel_is_spelled(r
     write_volume(files.images[0], Volume(np.where(scan.array > 20, 240.0, 239.0).astype(np.float32), scan.grid))
     shown = case_views(files, LABELS, channel=channel)[0].contours
     assert pixels(shown, 0)[..., 0].min() == darkest  # 239 HU in a window to 240 HU, or the least intensity of all
+
+
+def test_several_predictions_are_shown_on_the_slice_with_most_errors_of_all_together():
+    reference = empty()
+    reference[1:4, 10:20, 15:25] = 1
+    few, many = reference.copy(), reference.copy()
+    few[1, 10:12, 15:25] = 0  # 20 wrong voxels in slice 1 (counted from 0)
+    many[3, 10:14, 15:25] = 0  # 40 in slice 3
+    found = compared_views(
+        np.zeros(SHAPE, np.float32), reference, {"few": few, "many": many}, LABELS, spacing_mm=SPACING_MM
+    )
+    assert {name: views[0].caption for name, views in found.items()} == {
+        "few": "slice 4 of 5, 0 wrong voxels",
+        "many": "slice 4 of 5, 40 wrong voxels",
+    }
+
+
+def test_without_a_scan_contours_lie_on_black(run_folder):
+    files = read_run(run_folder).folds[0].files["case_02"]
+    found = compared_case_views({"a": CaseFiles((), files.label, files.prediction)}, LABELS, channel="CT")
+    assert pixels(found["a"][0].contours, 0)[..., :3].max() == 0

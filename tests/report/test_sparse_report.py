@@ -6,10 +6,12 @@ from dataclasses import asdict
 
 import pytest
 
+from voxelseg.compare.fusion import proportions
 from voxelseg.nets import create_model
+from voxelseg.report.figures.fusion import draw_course, draw_ends
 from voxelseg.report.page import render
 from voxelseg.report.run import Fold, read_run
-from voxelseg.report.sparse import draw_course, draw_ends, proportions, sparse_folds
+from voxelseg.report.sparse import sparse_folds
 from voxelseg.train.sparse.settings import SparseConfig
 from voxelseg.train.sparse.topology import Topology
 
@@ -120,7 +122,7 @@ def test_the_report_has_the_section_if_the_log_has_it(run_folder, lines):
         log.writelines(json.dumps(line) + "\n" for line in lines)
     html = render(read_run(run_folder))
     assert ("<h2>Sparse connections</h2>" in html) == bool(lines)
-    assert html.count("<svg role=") == (3 + 2 if lines else 3)
+    assert html.count("<svg role=") == (3 + 3 if lines else 3)  # the nodes at both ends and over time, the loss
     targets = {a or b for a, b in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', html)}
     assert targets <= set(re.findall(r'\bid="([^"]+)"', html))
 

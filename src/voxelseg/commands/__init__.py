@@ -11,8 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from voxelseg.commands.benchmarking import benchmark
     from voxelseg.commands.checking import check
     from voxelseg.commands.cluster import slurm
+    from voxelseg.commands.comparing import compare
     from voxelseg.commands.data import convert_data, list_data, show_data
     from voxelseg.commands.demonstration import demo
     from voxelseg.commands.listing import models, recipes
@@ -26,7 +28,9 @@ if TYPE_CHECKING:
     from voxelseg.commands.voxel_probe import probe
 
 _HOMES = {
+    "benchmark": "benchmarking",
     "check": "checking",
+    "compare": "comparing",
     "convert_data": "data",
     "demo": "demonstration",
     "evaluate": "scoring",
@@ -46,7 +50,9 @@ _HOMES = {
 }
 
 __all__ = [
+    "benchmark",
     "check",
+    "compare",
     "convert_data",
     "demo",
     "evaluate",

@@ -32,6 +32,17 @@ def parse_folds(text: str | int) -> list[int] | None:
     return sorted(folds)
 
 
+def chosen_folds(text: str | int, count: int) -> list[int]:
+    """Numbers of the folds that `text` asks for, of `count`; ConfigError for one that there is not."""
+    chosen = parse_folds(text)
+    if chosen is None:
+        return list(range(count))
+    wrong = [fold for fold in chosen if not 0 <= fold < count]
+    if wrong:
+        raise ConfigError(f"fold {wrong[0]}: the data set has folds 0 to {count - 1}.")
+    return chosen
+
+
 def parse_growth(text: str) -> list[int]:
     """Kernel sizes before and after of "3:5"; ConfigError for anything but two odd sizes, the first one smaller."""
     match = re.fullmatch(r"(\d+):(\d+)", text.strip())

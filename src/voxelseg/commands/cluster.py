@@ -1,4 +1,4 @@
-"""The command `slurm`: a batch script that trains on the machines of a cluster."""
+"""The command `slurm`, and scripts of many trainings: what trains on the machines of a cluster."""
 
 import re
 import shlex
@@ -22,6 +22,8 @@ _FORMS = {
     "mem": (r"\d+[KMGT]?", "64G"),
     "sbatch": (r"--[a-z-]+(=\S+)?", "--account=NAME"),
 }
+_QUEUED_AGAIN = ("--open-mode=append", "--requeue", f"--signal=B:USR1@{SECONDS_TO_SAVE}")
+"""Options of a job that asks to be stopped before its limit, and goes on later."""
 _REQUEUE = f"""\
 # SLURM sends USR1 {SECONDS_TO_SAVE} seconds before the time limit. The training then stops, which saves its state, and
 # the job is queued again: the same command continues exactly where it was.
@@ -66,11 +68,7 @@ def slurm(
     _check_counts(nodes=nodes, cpus_per_task=cpus_per_task, folds=folds)
     if gpus_per_node < 0:
         raise ConfigError(f"--gpus-per-node {gpus_per_node}: expected 0 or more.")
-    if time is not None and seconds_of(_checked("time", time)) <= SHORTEST_JOB_S:
-        raise ConfigError(
-            f"--time {time}: expected more than {SHORTEST_JOB_S // 60} minutes. The job stops the training "
-            f"{SECONDS_TO_SAVE // 60} minutes before its limit."
-        )
+    _check_time(time)
     _check_arguments(arguments, folds)
     options = {"time": time, "partition": partition, "cpus-per-task": cpus_per_task, "mem": mem}
     header = [
@@ -81,9 +79,7 @@ def slurm(
         *(f"--{name}={_checked(name, str(value))}" for name, value in options.items() if value is not None),
         *([f"--array=0-{folds - 1}"] if folds is not None else []),
         f"--output=%x-{'%j' if folds is None else '%A_%a'}.out",
-        "--open-mode=append",
-        "--requeue",
-        f"--signal=B:USR1@{SECONDS_TO_SAVE}",
+        *_QUEUED_AGAIN,
         *(_checked("sbatch", option) for option in sbatch),
     ]
     path = Path(out)
@@ -94,6 +90,51 @@ def slurm(
         text = f"Wrote {path}.\nNext:\n  {shlex.join(['sbatch', str(path)])}"
         console.print(text, soft_wrap=True, highlight=False, markup=False)
     return path
+
+
+def slurm_array(
+    out: Path,
+    tasks: Sequence[Sequence[str]],
+    *,
+    at_once: int | None = None,
+    sbatch: Sequence[str] = (),
+    env_setup: Sequence[str] = (),
+) -> Path:
+    """Write the script `out` of an array of jobs, each of which runs one of `tasks` on one machine; returns it.
+
+    A task is a module and its arguments, as `python -m` takes them. A job queues itself again before its time limit and
+    goes on. `at_once` bounds how many run at a time; `sbatch` and `env_setup` are as in `slurm`, with the limit as
+    "--time=...". ConfigError for an impossible value; VoxelsegError if `out` cannot be written.
+    """
+    given = dict(_checked("sbatch", option).partition("=")[::2] for option in sbatch)
+    _check_time(given.get("--time"))
+    if any("\0" in word for task in tasks for word in task):
+        raise ConfigError("an argument of a training holds a zero byte. Correct it.")
+    header = [
+        "--job-name=voxelseg",
+        "--nodes=1",
+        "--ntasks-per-node=1",
+        f"--array=0-{len(tasks) - 1}{'' if at_once is None else f'%{at_once}'}",
+        "--output=%x-%A_%a.out",
+        *_QUEUED_AGAIN,
+        *sbatch,
+    ]
+    srun = ["srun", "--kill-on-bad-exit=1"]
+    if "--cpus-per-task" in given:
+        srun.append(f"--cpus-per-task={given['--cpus-per-task']}")
+    cases = [f"{number}) set -- {shlex.join(task)} ;;" for number, task in enumerate(tasks)]
+    lines = ['case "$SLURM_ARRAY_TASK_ID" in', *cases, "esac", f'{shlex.join(srun)} python -m "$@" &']
+    write_text(out, _script(out, header, env_setup, "\n".join(lines), made_by="voxelseg benchmark --slurm"))
+    return out
+
+
+def _check_time(time: str | None) -> None:
+    """ConfigError for a limit of another form, or one with which a job would be queued again for ever."""
+    if time is not None and seconds_of(_checked("time", time)) <= SHORTEST_JOB_S:
+        raise ConfigError(
+            f"--time {time}: expected more than {SHORTEST_JOB_S // 60} minutes. The job stops the training "
+            f"{SECONDS_TO_SAVE // 60} minutes before its limit."
+        )
 
 
 def _check_counts(**counts: int | None) -> None:
@@ -130,7 +171,9 @@ def seconds_of(time: str) -> int:
     return ((24 * int(days or 0) + hours) * 60 + minutes) * 60 + seconds
 
 
-def _script(path: Path, header: Sequence[str], env_setup: Sequence[str], training: str) -> str:
+def _script(
+    path: Path, header: Sequence[str], env_setup: Sequence[str], training: str, *, made_by: str = "voxelseg slurm"
+) -> str:
     for line in env_setup:
         if "\n" in line:
             raise ConfigError(f"--env-setup {line!r}: expected one line. Give the option several times.")
@@ -138,7 +181,7 @@ def _script(path: Path, header: Sequence[str], env_setup: Sequence[str], trainin
     return "\n".join(
         [
             "#!/bin/bash",
-            f"# Made by `voxelseg slurm` {__version__}. Submit it with: sbatch {shlex.quote(name)}",
+            f"# Made by `{made_by}` {__version__}. Submit it with: sbatch {shlex.quote(name)}",
             *(f"#SBATCH {option}" for option in header),
             "",
             *env_setup,

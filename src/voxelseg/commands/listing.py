@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from voxelseg.benchmark.grids import Grid
 from voxelseg.commands.display import counting_bar
 from voxelseg.errors import ConfigError
 from voxelseg.nets import describe_models, list_models
@@ -117,6 +118,16 @@ def recipes_table(found: Sequence[Recipe]) -> Table:
             "" if score is None else str(score),
         )
     return table
+
+
+def grids_page(grids: Mapping[str, Grid]) -> Group:
+    """Grids of benchmarks, for people: network, what differs, contestants, source."""
+    shown: list[Text | Table] = []
+    for name, grid in grids.items():
+        arms = ", ".join(arm.name for arm in grid.arms)
+        rows = [("network", "those it compares" if grid.fixed else grid.model), ("differs", grid.summary)]
+        shown += [Text(name, style="bold"), _two_columns([*rows, ("contestants", arms), ("source", grid.source)])]
+    return Group(*shown)
 
 
 def recipe_page(recipe: Recipe) -> Group:

@@ -8,8 +8,9 @@ from rich.console import Console
 
 from voxelseg.commands.arguments import choose_device
 from voxelseg.commands.configuring import DEFAULT_MODEL, what_to_train
-from voxelseg.commands.display import PathLike, counting_bar, say_left_out
+from voxelseg.commands.display import PathLike, say_left_out
 from voxelseg.commands.planning import check_model, measure, store
+from voxelseg.commands.running import run_with_bar
 from voxelseg.commands.training import training_plan
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
@@ -21,7 +22,6 @@ from voxelseg.preprocess.store import StoredCase
 from voxelseg.preprocess.work import WorkFolder
 from voxelseg.study.design import OF_INIT, Design
 from voxelseg.study.results import Study, collect
-from voxelseg.study.side_by_side import Job, run_side_by_side
 from voxelseg.study.starts import parse_starts
 from voxelseg.study.subsets import Subset, check_shares, nested_subsets
 from voxelseg.study.tables import write_study
@@ -225,25 +225,13 @@ def _train(design: Design, *, jobs: int, threads: int, workers: int, console: Co
     """Run the trainings that are not finished; returns what went wrong, by name."""
     trainings = design.trainings
     missing = [training for training in trainings if design.outcome(training) is None]
-    done = len(trainings) - len(missing)
-    with counting_bar(console, "training", total=len(trainings)) as update:
-
-        def show(running: Sequence[str], ended: Job | None, fault: str) -> None:
-            nonlocal done
-            if ended is not None:
-                done += not fault
-                if console is not None:
-                    text = f"failed: {ended.name}: {fault} (log: {ended.log})" if fault else f"finished: {ended.name}"
-                    console.print(text, soft_wrap=True, highlight=False, markup=False)
-            update(done, note="; ".join(running))
-
-        update(done)
-        faults = run_side_by_side(
-            [design.job(training, threads=threads, workers=workers) for training in missing],
-            at_once=jobs,
-            environment={"OMP_NUM_THREADS": str(threads)},
-            on_change=show,
-        )
+    faults = run_with_bar(
+        [design.job(training, threads=threads, workers=workers) for training in missing],
+        done=len(trainings) - len(missing),
+        places=[()] * jobs,
+        threads=threads,
+        console=console,
+    )
     lost = [one for one in missing if one.name not in faults and design.outcome(one) is None]
     return faults | {
         one.name: f"ended well, but {design.run_folder(one)} lacks scores or log. Delete that folder to train it again."

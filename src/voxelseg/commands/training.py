@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from voxelseg.commands.arguments import choose_device, parse_folds
+from voxelseg.commands.arguments import choose_device, chosen_folds
 from voxelseg.commands.configuring import what_to_train
 from voxelseg.commands.display import PathLike, counting_bar, say, say_left_out, training_bar
 from voxelseg.commands.planning import check_model, measure, plan_from, plan_table, store
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.data.splits import read_splits, splits_of
-from voxelseg.errors import BusyError, ConfigError
+from voxelseg.errors import BusyError
 from voxelseg.evaluate import class_table, cross_validation_table
 from voxelseg.files import make_folder
 from voxelseg.plan.fingerprint import Fingerprint
@@ -95,7 +95,7 @@ def train(
     dataset = read_dataset(data)
     check_model(model, dataset, config)
     folds = read_splits(Path(splits), dataset.cases) if splits is not None else splits_of(dataset)
-    chosen = _chosen_folds(fold, len(folds))
+    chosen = chosen_folds(fold, len(folds))
     run_folder = Path(out)
     folder = WorkFolder(Path(work) if work is not None else run_folder / "work")
     with joined(on) as processes:
@@ -254,16 +254,6 @@ def _cross_validate(run: Run, folds: Sequence[int], *, workers: int, console: Co
             highlight=False,
             markup=False,
         )
-
-
-def _chosen_folds(text: str, count: int) -> list[int]:
-    chosen = parse_folds(text)
-    if chosen is None:
-        return list(range(count))
-    wrong = [fold for fold in chosen if not 0 <= fold < count]
-    if wrong:
-        raise ConfigError(f"fold {wrong[0]}: the data set has folds 0 to {count - 1}.")
-    return chosen
 
 
 def training_plan(

@@ -19,7 +19,6 @@ from voxelseg.data.dataset import Case, Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.data.splits import splits_of
 from voxelseg.errors import ConfigError
-from voxelseg.evaluate.paired import difference_in_words
 from voxelseg.files import locked, sha256_of_file, write_json
 from voxelseg.nets import Network
 from voxelseg.nets.kernel_masks import add_masks, sparse_weights
@@ -27,6 +26,7 @@ from voxelseg.preprocess.store import StoredCase, store_dataset
 from voxelseg.pretrain.backbone import load_backbone
 from voxelseg.pretrain.probe import FRESH, PRETRAINED, ProbeResult
 from voxelseg.pretrain.probe import probe as probe_features
+from voxelseg.statistics.paired import difference_in_words
 from voxelseg.train.fitting import input_sha256
 from voxelseg.train.start.origin import read_origin, seen_without_labels
 

@@ -12,14 +12,13 @@ from scipy.ndimage import find_objects
 from voxelseg.data.examination import SILENT_VOXELS
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.errors import DataError
+from voxelseg.evaluate.probabilities import reliabilities
 from voxelseg.geometry import Spacing
 from voxelseg.io import read_label
-from voxelseg.metrics import METRICS, MaskPair
+from voxelseg.metrics import MaskPair, columns
+from voxelseg.metrics.reliability import Box, Reliability
 from voxelseg.predict.postprocess import Postprocessing
 from voxelseg.volume import Volume
-
-Box = tuple[slice, slice, slice]
-"""A part of an array (D, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class LabelPair:
     case: str
     prediction: Path
     reference: Path
+    probabilities: Path | None = None
+    """4D file, one channel per output of the network."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ClassScore:
     name: str
     """Of the class."""
     metrics: Mapping[str, float]
-    """Key of METRICS -> value; NaN if both masks are empty."""
+    """Key of a column -> value; NaN if both masks are empty."""
     volume_reference_mm3: float
     volume_prediction_mm3: float
 
@@ -83,15 +84,22 @@ def read_pair(pair: LabelPair, labels: LabelScheme | None) -> tuple[Volume, Volu
 
 
 def score_files(
-    pair: LabelPair, labels: LabelScheme | None, *, tolerance_mm: float, postprocessing: Postprocessing | None = None
+    pair: LabelPair,
+    labels: LabelScheme | None,
+    *,
+    tolerance_mm: float | Sequence[float],
+    postprocessing: Postprocessing | None = None,
 ) -> CaseScores:
     """Scores of one pair of label maps, voxel by voxel, the prediction as `postprocessing` leaves it.
 
-    `labels=None`: each value that occurs in either file is a class named by its number; it goes without postprocessing.
-    DataError as from `read_pair`.
+    `labels=None`: each value that occurs in either file is a class named by its number; it goes without postprocessing
+    and probabilities. DataError as from `read_pair` and `reliabilities`.
     """
     reference, prediction = read_pair(pair, labels)
     predicted = prediction.array[0]
+    sure = None
+    if pair.probabilities is not None and labels is not None:
+        sure = reliabilities(pair.probabilities, reference, labels, class_boxes(labels, reference.array[0]))
     if postprocessing is not None and labels is not None:
         predicted = postprocessing.apply(predicted, labels)
     scores = score_label_maps(
@@ -102,6 +110,7 @@ def score_files(
         spacing_mm=reference.spacing_mm,
         voxel_mm3=float(abs(np.linalg.det(reference.grid.affine_ijk[:3, :3]))),
         tolerance_mm=tolerance_mm,
+        reliability_of=sure,
     )
     return CaseScores(scores, bool(reference.grid.differences(prediction.grid, tolerance_voxels=SILENT_VOXELS)))
 
@@ -114,28 +123,40 @@ def score_label_maps(
     case: str,
     spacing_mm: Spacing,
     voxel_mm3: float,
-    tolerance_mm: float,
+    tolerance_mm: float | Sequence[float],
+    reliability_of: Mapping[str, Reliability] | None = None,
 ) -> tuple[ClassScore, ...]:
     """Scores of two label maps (D, H, W) of integers on one grid, one per class; none if `labels` is None.
 
     Voxels with the ignore label in the reference count as background in both, so they are neither hit nor miss.
+    `reliability_of` has each class's probabilities, if there are any: then they are scored, too.
     """
     if labels is None:
         return ()
+    wanted = columns(tolerance_mm, probabilities=bool(reliability_of))
+    pairs = class_pairs(
+        reference, prediction, labels, spacing_mm=spacing_mm, voxel_mm3=voxel_mm3, reliability_of=reliability_of
+    )
     return tuple(
         ClassScore(
             case=case,
             name=name,
-            metrics={key: metric(pair, tolerance_mm=tolerance_mm) for key, metric in METRICS.items()},
+            metrics={column.key: column.score(pair) for column in wanted},
             volume_reference_mm3=pair.num_reference * voxel_mm3,
             volume_prediction_mm3=pair.num_prediction * voxel_mm3,
         )
-        for name, pair in class_pairs(reference, prediction, labels, spacing_mm=spacing_mm)
+        for name, pair in pairs
     )
 
 
 def class_pairs(
-    reference: npt.NDArray[Any], prediction: npt.NDArray[Any], labels: LabelScheme, *, spacing_mm: Spacing
+    reference: npt.NDArray[Any],
+    prediction: npt.NDArray[Any],
+    labels: LabelScheme,
+    *,
+    spacing_mm: Spacing,
+    voxel_mm3: float = 0.0,
+    reliability_of: Mapping[str, Reliability] | None = None,
 ) -> Iterator[tuple[str, MaskPair]]:
     """Each class's name and masks in two label maps (D, H, W) on one grid; without what the reference ignores."""
     d, h, w = reference.shape
@@ -150,6 +171,8 @@ def class_pairs(
                 labels.mask(prediction[box], name) & judged,
                 spacing_mm,
                 image_shape=(d, h, w),
+                voxel_mm3=voxel_mm3,
+                reliability=(reliability_of or {}).get(name),
             ),
         )
 

@@ -17,15 +17,16 @@ from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.evaluate.components import Candidate
 from voxelseg.evaluate.evaluation import CASES_FILE, SUMMARY_FILE, Evaluation, read_evaluation
-from voxelseg.evaluate.intervals import LEVEL, RESAMPLES, Interval, MetricIntervals
+from voxelseg.evaluate.intervals import MetricIntervals
 from voxelseg.files import read_json, remove_file, sha256_of_file, sha256_of_json, write_json
-from voxelseg.metrics import METRICS
 from voxelseg.predict.postprocess import Postprocessing
+from voxelseg.statistics.intervals import LEVEL, Interval
+from voxelseg.statistics.resampling import RESAMPLES
 
 POSTPROCESSING_FILE = "postprocessing.json"
 POSTPROCESSED_FOLDER = "postprocessed"
 MEANING = (
-    f"{100 * LEVEL:g} % percentile bootstrap interval over patients ({RESAMPLES:,} draws): what other patients might "
+    f"{100 * LEVEL:g} % bootstrap interval over patients ({RESAMPLES:,} draws): what other patients might "
     "change, not what another training might."
 )
 OPTIMISM = (
@@ -79,7 +80,7 @@ class CrossValidation:
             more={
                 "inputs": dict(self.inputs),
                 "folds": {name: {"cases": one.cases, "mean": dict(one.mean)} for name, one in self.folds.items()},
-                "fold_std": {metric: self.fold_std(metric) for metric in METRICS},
+                "fold_std": {one.key: self.fold_std(one.key) for one in self.pooled.columns},
                 **self._intervals(self.intervals),
             },
         )

@@ -5,16 +5,16 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from voxelseg.errors import DataError
+from voxelseg.errors import ConfigError, DataError
 from voxelseg.evaluate.case import ClassScore
 from voxelseg.files import read_json, remove_file, write_json, write_text
-from voxelseg.metrics import METRICS
+from voxelseg.metrics import MAIN_COLUMNS, Column, column
 
 CASES_FILE = "cases.csv"
 SUMMARY_FILE = "summary.json"
@@ -62,11 +62,11 @@ def mean_of_defined(values: Iterable[float]) -> float:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores of every class in every case."""
+    """Scores of every class in every case, all by the same metrics."""
 
     scores: tuple[ClassScore, ...]
     tolerance_mm: float
-    """Of the surface Dice."""
+    """Of the surface Dice; the first of several."""
     notes: tuple[str, ...] = ()
     """What the reader of the numbers should know, such as predictions that had no reference."""
 
@@ -75,6 +75,27 @@ class Evaluation:
         repeated = sorted({case for (case, _), count in times.items() if count > 1})
         if repeated:
             raise DataError(f"several scores of one class in {', '.join(repeated)}. Give every case an id of its own.")
+        assert len({frozenset(score.metrics) for score in self.scores}) < 2, "cases scored by different metrics"
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """What is known of every class in every case: metrics, those with a tolerance at one or several of them.
+
+        An evaluation of an earlier version has fewer, one without any score none.
+        """
+        keys = self.scores[0].metrics if self.scores else ()
+        return tuple(column(key, tolerance_mm=self.tolerance_mm) for key in keys)
+
+    @property
+    def main_columns(self) -> tuple[Column, ...]:
+        """What tables show that have no room for all: Dice, surface Dice at the first tolerance, HD95."""
+        return tuple(one for one in self.columns if one.key in MAIN_COLUMNS)
+
+    def only(self, kept: Sequence[Column]) -> "Evaluation":
+        """This evaluation without the columns that are not `kept`, all of which it must have."""
+        keys = [one.key for one in kept]
+        scores = (replace(score, metrics={key: score.metrics[key] for key in keys}) for score in self.scores)
+        return replace(self, scores=tuple(scores))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -116,23 +137,23 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Content of summary.json; undefined numbers are NaN here and null in the file."""
         return {
-            "mean": {metric: self.mean(metric) for metric in METRICS},
+            "mean": {one.key: self.mean(one.key) for one in self.columns},
             "classes": {name: self._class_summary(name) for name in self.classes},
             "num_cases": len(self.cases),
             "tolerance_mm": self.tolerance_mm,
             "empty": self._empty_counts(self.scores),
             "notes": list(self.notes),
-            "definitions": definitions(self.tolerance_mm),
+            "definitions": definitions(self.columns),
         }
 
     def _class_summary(self, name: str) -> dict[str, Any]:
         scores = self._of_class[name]
         result: dict[str, Any] = {}
-        for metric in METRICS:
-            found = self.spread(metric, name)
-            result[metric] = found.mean
+        for one in self.columns:
+            found = self.spread(one.key, name)
+            result[one.key] = found.mean
             for part in ("std", "median", "min", "max", "n", "undefined"):
-                result[f"{metric}_{part}"] = getattr(found, part)
+                result[f"{one.key}_{part}"] = getattr(found, part)
         for volume in _VOLUMES:
             result[volume] = fmean(getattr(score, volume) for score in scores)
         return {**result, "empty": self._empty_counts(scores)}
@@ -152,9 +173,10 @@ class Evaluation:
         """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["case", "class", *METRICS, *_VOLUMES])
+        keys = [one.key for one in self.columns]
+        rows.writerow(["case", "class", *keys, *_VOLUMES])
         for score in self.scores:
-            numbers = [score.metrics[metric] for metric in METRICS] + [getattr(score, volume) for volume in _VOLUMES]
+            numbers = [score.metrics[key] for key in keys] + [getattr(score, volume) for volume in _VOLUMES]
             rows.writerow([score.case, score.name, *("" if math.isnan(x) else f"{x:.10g}" for x in numbers)])
         cases, summary = Path(out) / CASES_FILE, Path(out) / SUMMARY_FILE
         remove_file(summary)
@@ -163,12 +185,20 @@ class Evaluation:
         return cases, summary
 
 
-def definitions(tolerance_mm: float) -> dict[str, str]:
-    """How the numbers are to be read, in words, by name."""
+def common_columns(evaluations: Iterable[Evaluation]) -> tuple[Column, ...]:
+    """Columns that all of the evaluations have, at the same tolerances, in the order of the first of them."""
+    first, *others = (evaluation.columns for evaluation in evaluations)
+    return tuple(one for one in first if all(one in other for other in others))
+
+
+def definitions(columns: Iterable[Column]) -> dict[str, str]:
+    """How the numbers of `columns` are to be read, in words, by key or name."""
+    texts = {one.key: one.definition for one in columns}
+    by_area = {"surface_by_area": "Triangles that marching cubes lays between foreground and background voxels."}
     return {
-        **{name: metric.definition for name, metric in METRICS.items()},
-        "tolerance": f"Surface Dice accepts a distance of {tolerance_mm:g} mm.",
+        **texts,
         "surface": "Foreground voxels with a face neighbour in the background; the image border counts as background.",
+        **(by_area if any(key.startswith("area_") for key in texts) else {}),
         "undefined": "Both masks empty: no value, left out of means and counted.",
         "mean": "Mean over the classes of the mean over the cases.",
         "std": "Sample standard deviation over the cases (n - 1).",
@@ -186,7 +216,8 @@ def read_evaluation(folder: Path, *, remedy: str = "Run `voxelseg evaluate` agai
     summary = read_json(Path(folder) / SUMMARY_FILE, remedy=remedy)
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            scores = tuple(_score_of_row(row) for row in csv.DictReader(file, strict=True))
+            keys = [column(key, tolerance_mm=float(summary["tolerance_mm"])).key for key in summary["mean"]]
+            scores = tuple(_score_of_row(row, keys) for row in csv.DictReader(file, strict=True))
         found = Evaluation(scores, float(summary["tolerance_mm"]), tuple(summary["notes"]))
         summarized = {name: one["dice_n"] + one["dice_undefined"] for name, one in summary["classes"].items()}
         if Counter(score.name for score in scores) != summarized:
@@ -196,15 +227,17 @@ def read_evaluation(folder: Path, *, remedy: str = "Run `voxelseg evaluate` agai
         raise DataError(f"{path}: {error} {remedy}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
+    except ConfigError as error:
+        raise DataError(f"{folder / SUMMARY_FILE}: {error} {remedy}") from error
     except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise DataError(f"{folder}: {CASES_FILE} and {SUMMARY_FILE} are damaged ({error!r}). {remedy}") from error
 
 
-def _score_of_row(row: dict[str, str]) -> ClassScore:
+def _score_of_row(row: Mapping[str, str], keys: Sequence[str]) -> ClassScore:
     return ClassScore(
         case=row["case"],
         name=row["class"],
-        metrics={metric: float(row[metric] or "nan") for metric in METRICS},
+        metrics={key: float(row[key] or "nan") for key in keys},
         volume_reference_mm3=float(row["volume_reference_mm3"]),
         volume_prediction_mm3=float(row["volume_prediction_mm3"]),
     )

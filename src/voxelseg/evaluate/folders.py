@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +14,11 @@ from voxelseg.data.wording import some
 from voxelseg.errors import DataError
 from voxelseg.evaluate.case import CaseScores, ClassScore, LabelPair, score_files
 from voxelseg.evaluate.evaluation import Evaluation
+from voxelseg.evaluate.probabilities import probability_files, require_names
 from voxelseg.geometry import HARMFUL_VOXELS
 from voxelseg.io import is_image, strip_suffix
-from voxelseg.metrics import METRICS
-from voxelseg.metrics.surface import check_tolerance
+from voxelseg.metrics import Column, columns
+from voxelseg.metrics.column import tolerances
 from voxelseg.parallel import map_unordered
 from voxelseg.predict.postprocess import Postprocessing
 
@@ -29,7 +31,8 @@ def evaluate(
     out: Path,
     *,
     labels: LabelScheme | None = None,
-    tolerance_mm: float = 1.0,
+    tolerance_mm: float | Sequence[float] = 1.0,
+    probabilities: Path | None = None,
     allow_missing: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -38,8 +41,11 @@ def evaluate(
 
     Files belong together if their names are equal without the suffix; formats may differ. Two files make one case.
     `labels` names the classes; None takes those of `labels_near`, else each label value is a class. `tolerance_mm` is
-    that of the surface Dice. References without prediction are an error, unless `allow_missing` leaves them out;
-    predictions without reference are left out and noted. Grids that differ by less than half a voxel are noted too.
+    that of the surface Dice, or several. `probabilities` is the folder of what `voxelseg predict --probabilities`
+    wrote with the label maps: then calibration is scored, too. References without prediction are an error, unless
+    `allow_missing` leaves them out; predictions without reference are left out and noted. Grids that differ by less
+    than half a voxel are noted too.
+
     `workers` processes each hold one case; `progress` is called with the numbers of cases done and in all.
     Raises DataError listing every case that cannot be scored; nothing is then written.
     """
@@ -47,6 +53,10 @@ def evaluate(
     pairs, notes = match_files(prediction, reference, allow_missing=allow_missing)
     if labels is None:
         labels = labels_near(reference)
+    if probabilities is not None:
+        require_names(labels, probabilities)
+        files = probability_files(Path(probabilities), [pair.case for pair in pairs])
+        pairs = [replace(pair, probabilities=files[pair.case]) for pair in pairs]
     return evaluate_pairs(
         pairs, out, labels=labels, tolerance_mm=tolerance_mm, workers=workers, notes=notes, progress=progress
     )
@@ -57,7 +67,7 @@ def evaluate_pairs(
     out: Path | None,
     *,
     labels: LabelScheme | None,
-    tolerance_mm: float = 1.0,
+    tolerance_mm: float | Sequence[float] = 1.0,
     postprocessing: Postprocessing | None = None,
     workers: int = 1,
     notes: Sequence[str] = (),
@@ -65,9 +75,10 @@ def evaluate_pairs(
 ) -> Evaluation:
     """Scores of (case id, prediction file, reference file), cases sorted by id; see `evaluate`.
 
-    Predictions are scored as `postprocessing` leaves them. Written into folder `out` unless that is None.
+    Predictions are scored as `postprocessing` leaves them. Probabilities are there for all of the pairs, or for none.
+    Written into folder `out` unless that is None.
     """
-    check_tolerance(tolerance_mm)
+    tolerance_mm = tolerances(tolerance_mm)
     ordered = sorted(
         (pair if isinstance(pair, LabelPair) else LabelPair(*pair) for pair in pairs), key=lambda p: p.case
     )
@@ -86,19 +97,19 @@ def evaluate_pairs(
     scores = [result.scores for result in found]
     off_grid = [pair.case for pair, result in zip(ordered, found, strict=True) if result.off_grid]
     if labels is None:
-        scores = _with_all_values(scores, [pair.case for pair in ordered])
+        scores = _with_all_values(scores, [pair.case for pair in ordered], columns(tolerance_mm))
     if not any(scores):
         raise DataError("no label map has a value other than 0, and no class is named: there is nothing to score.")
     if off_grid:
         notes = [*notes, f"{_OFF_GRID}: {some(off_grid)}."]
-    evaluation = Evaluation(tuple(score for case in scores for score in case), tolerance_mm, tuple(notes))
+    evaluation = Evaluation(tuple(score for case in scores for score in case), tolerance_mm[0], tuple(notes))
     if out is not None:
         evaluation.write(Path(out))
     return evaluation
 
 
 def _scores_or_fault(
-    pair: LabelPair, *, labels: LabelScheme | None, tolerance_mm: float, postprocessing: Postprocessing | None
+    pair: LabelPair, *, labels: LabelScheme | None, tolerance_mm: Sequence[float], postprocessing: Postprocessing | None
 ) -> CaseScores | str:
     try:
         return score_files(pair, labels, tolerance_mm=tolerance_mm, postprocessing=postprocessing)
@@ -106,13 +117,15 @@ def _scores_or_fault(
         return str(error)
 
 
-def _with_all_values(scores: list[tuple[ClassScore, ...]], cases: list[str]) -> list[tuple[ClassScore, ...]]:
+def _with_all_values(
+    scores: list[tuple[ClassScore, ...]], cases: list[str], wanted: Sequence[Column]
+) -> list[tuple[ClassScore, ...]]:
     """Adds, to every case, the values that occur only in other cases: both masks are empty there."""
     names = sorted({score.name for case in scores for score in case}, key=int)
     completed = []
     for case, found in zip(cases, scores, strict=True):
         known = {score.name: score for score in found}
-        undefined = dict.fromkeys(METRICS, math.nan)
+        undefined = {column.key: math.nan for column in wanted}
         completed.append(tuple(known.get(name, ClassScore(case, name, undefined, 0.0, 0.0)) for name in names))
     return completed
 
@@ -126,7 +139,7 @@ def match_files(
     """
     if reference.is_file() and prediction.is_file():
         return [LabelPair(strip_suffix(reference.name), prediction, reference)], ()
-    references, predictions = _label_maps(reference, "reference"), _label_maps(prediction, "prediction")
+    references, predictions = label_maps_in(reference, "reference"), label_maps_in(prediction, "prediction")
     missing = [case for case in references if case not in predictions]
     if missing and (len(missing) == len(references) or not allow_missing):
         raise DataError(
@@ -142,7 +155,8 @@ def match_files(
     return pairs, tuple(notes)
 
 
-def _label_maps(folder: Path, role: str) -> dict[str, Path]:
+def label_maps_in(folder: Path, role: str) -> dict[str, Path]:
+    """Case -> its label map in the `role` folder, sorted; DataError if there is none, or two of one case."""
     if not folder.is_dir():
         found = "is a file" if folder.exists() else "does not exist"
         raise DataError(f"{folder}: the {role} folder {found}. Give a folder of label maps (or two files to compare).")

@@ -9,31 +9,32 @@ from rich.text import Text
 from voxelseg.data.wording import counted
 from voxelseg.evaluate.cross_validation import MEANING, OPTIMISM, CrossValidation
 from voxelseg.evaluate.evaluation import Evaluation, Spread
-from voxelseg.evaluate.intervals import Interval
-from voxelseg.metrics import METRICS
+from voxelseg.metrics import Column
+from voxelseg.metrics import column as column_of
+from voxelseg.statistics.intervals import Interval
 
 
 def class_table(evaluation: Evaluation) -> Table:
     """Table of each class's mean and standard deviation over the cases; the mean over the classes; the notes."""
     cases = len(evaluation.cases)
     reading = (
-        f"Mean ± standard deviation over cases; surface Dice at {evaluation.tolerance_mm:g} mm; "
-        "n: cases in which the class is in the reference or the prediction."
+        "Mean ± standard deviation over cases; n: cases in which the class is in the reference or the prediction. "
+        "Further metrics are in the files."
     )
     table = Table(
         title=f"Scores of {counted(cases, 'case')}",
         caption=Text("\n".join((reading, *evaluation.notes)), style="table.caption"),
     )
     table.add_column("Class", overflow="fold")
-    for metric in METRICS.values():
-        table.add_column(f"{metric.title} ({metric.unit})" if metric.unit else metric.title, justify="right")
+    columns, classes = evaluation.main_columns, evaluation.classes
+    for column in columns:
+        table.add_column(column.heading, justify="right")
     table.add_column("n", justify="right")
-    classes = evaluation.classes
     for name in classes:
-        spreads = {metric: evaluation.spread(metric, name) for metric in METRICS}
-        cells = (mean_and_std(found, METRICS[metric].unit) for metric, found in spreads.items())
-        table.add_row(Text(name), *cells, str(spreads["dice"].n), end_section=name == classes[-1])
-    means = (format_score(evaluation.mean(metric), METRICS[metric].unit) for metric in METRICS)
+        cells = (mean_and_std(evaluation.spread(column.key, name), column.unit) for column in columns)
+        count = str(evaluation.spread("dice", name).n)
+        table.add_row(Text(name), *cells, count, end_section=name == classes[-1])
+    means = (format_score(evaluation.mean(column.key), column.unit) for column in columns)
     table.add_row("mean", *means, "", style="bold")
     return table
 
@@ -42,7 +43,8 @@ def cross_validation_table(found: CrossValidation) -> Group:
     """Each class's mean Dice over all held-out cases, its interval, and both after the postprocessing; then remarks."""
     after = found.postprocessed
     cases, patients = counted(len(found.pooled.cases), "held-out case"), counted(found.patients, "patient")
-    spread = f"Mean Dice of the folds: {fold_spread(found, 'dice')}."
+    dice = column_of("dice", tolerance_mm=found.pooled.tolerance_mm)
+    spread = f"Mean Dice of the folds: {fold_spread(found, dice)}."
     lines = [f"Interval: {MEANING}", spread, postprocessing_in_words(found), *found.pooled.notes]
     title = f"Cross-validation: {cases} of {patients} in {len(found.folds)} folds"
     table = Table()
@@ -64,13 +66,13 @@ def cross_validation_table(found: CrossValidation) -> Group:
     return Group(Text(title, style="table.title"), table, remarks)
 
 
-def fold_spread(found: CrossValidation, metric: str) -> str:
+def fold_spread(found: CrossValidation, column: Column) -> str:
     """Such as "0.861 to 0.884, standard deviation 0.009"."""
-    unit = METRICS[metric].unit
-    means = [fold.mean[metric] for fold in found.folds.values() if not math.isnan(fold.mean[metric])]
+    means = [fold.mean[column.key] for fold in found.folds.values() if not math.isnan(fold.mean[column.key])]
     if not means:
         return "–"
-    low, high, std = (format_score(value, unit) for value in (min(means), max(means), found.fold_std(metric)))
+    ends = (min(means), max(means), found.fold_std(column.key))
+    low, high, std = (format_score(value, column.unit) for value in ends)
     return f"{low} to {high}, standard deviation {std}"
 
 

@@ -4,16 +4,18 @@ Arrays are canonical, (C, D, H, W), whatever the file's orientation, and go back
 DataError that names the file, never an error of a library.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from voxelseg.errors import DataError
 from voxelseg.io.format import WRITABLE, Format, Header, naming
 from voxelseg.io.labels import NEAR_INTEGER, rounding_of, to_integers
 from voxelseg.io.metaimage import METAIMAGE
-from voxelseg.io.nifti import NIFTI
+from voxelseg.io.nifti import NIFTI, read_in_turn
 from voxelseg.io.nrrd import NRRD
 from voxelseg.volume import Volume
 
@@ -22,6 +24,7 @@ __all__ = [
     "NEAR_INTEGER",
     "Format",
     "Header",
+    "channels_in_turn",
     "files_of",
     "is_image",
     "read_channels",
@@ -84,6 +87,18 @@ def read_volume(path: Path | str) -> Volume:
     image_format = FORMATS[_suffix(path)]
     with naming(path):
         return image_format.read(path)
+
+
+def channels_in_turn(path: Path | str) -> Iterator[npt.NDArray[Any]]:
+    """Channels (D, H, W) of a NIfTI file, one after the other, so that not all need be in memory at a time.
+
+    Otherwise as `read_volume`. DataError for other formats, whose channels lie together in each voxel.
+    """
+    path = Path(path)
+    if FORMATS[_suffix(path)] is not NIFTI:
+        raise DataError(f"{path}: expected a NIfTI file, whose channels can be read one by one. Convert it to .nii.gz.")
+    with naming(path):
+        yield from read_in_turn(path)
 
 
 def read_channels(paths: Sequence[Path | str]) -> Volume:

@@ -62,17 +62,21 @@ def read_header(path: Path) -> Header:
 
 def read(path: Path) -> Volume:
     """Volume of a NIfTI file; the fourth axis, if there is one, holds channels."""
-    with _open(path) as stream:
-        stored = _read_header(stream)
-        compressed = _is_compressed(path)
-        available = path.stat().st_size - (0 if compressed else stored.offset)
-        check_size(stored.num_bytes, available, compressed=compressed)
-        stream.seek(stored.offset)
-        array = _read_voxels(stream, stored)
-        if compressed:
-            while stream.read(_SLAB_BYTES):  # the checksum is only compared at the end of the stream
-                pass
-    return Volume(array, stored.header.grid)
+    with _voxels(path) as (stream, stored):
+        grid = stored.header.grid
+        array = np.empty((stored.header.num_channels, *grid.shape_dhw), dtype=stored.header.dtype)
+        for channel in array:
+            _read_channel(stream, stored, channel)
+    return Volume(array, grid)
+
+
+def read_in_turn(path: Path) -> Iterator[npt.NDArray[Any]]:
+    """Channels (D, H, W) of a NIfTI file one after the other, so that not all need be in memory at a time."""
+    with _voxels(path) as (stream, stored):
+        for _ in range(stored.header.num_channels):
+            channel = np.empty(stored.header.grid.shape_dhw, dtype=stored.header.dtype)
+            _read_channel(stream, stored, channel)
+            yield channel
 
 
 def write(path: Path, volume: Volume) -> None:
@@ -233,18 +237,32 @@ def _slabs(shape_ijk: tuple[int, ...], itemsize: int) -> Iterator[slice]:
         yield slice(start, min(start + step, num_planes))
 
 
-def _read_voxels(stream: BinaryIO, stored: _Stored) -> npt.NDArray[Any]:
+@contextmanager
+def _voxels(path: Path) -> Iterator[tuple[BinaryIO, _Stored]]:
+    """The file at its first voxel; read to its end afterwards."""
+    with _open(path) as stream:
+        stored = _read_header(stream)
+        compressed = _is_compressed(path)
+        available = path.stat().st_size - (0 if compressed else stored.offset)
+        check_size(stored.num_bytes, available, compressed=compressed)
+        stream.seek(stored.offset)
+        yield stream, stored
+        if compressed:
+            while stream.read(_SLAB_BYTES):  # the checksum is only compared at the end of the stream
+                pass
+
+
+def _read_channel(stream: BinaryIO, stored: _Stored, channel: npt.NDArray[Any]) -> None:
+    """Fill a channel (D, H, W) with the next values."""
     grid = stored.header.grid
-    array = np.empty((stored.header.num_channels, *grid.shape_dhw), dtype=stored.header.dtype)
     i, j, _ = grid.shape_ijk
-    for channel in from_canonical(array, grid.orientation):
-        for slab in _slabs(grid.shape_ijk, stored.dtype.itemsize):
-            values: npt.NDArray[Any] = np.empty((slab.stop - slab.start, j, i), dtype=stored.dtype)
-            _fill(stream, values.data.cast("B"))
-            if stored.scaled:
-                values = values.astype(np.float64) * stored.slope + stored.inter
-            copy_voxels(channel[..., slab], values.transpose(2, 1, 0))
-    return array
+    channel_ijk = from_canonical(channel, grid.orientation)
+    for slab in _slabs(grid.shape_ijk, stored.dtype.itemsize):
+        values: npt.NDArray[Any] = np.empty((slab.stop - slab.start, j, i), dtype=stored.dtype)
+        _fill(stream, values.data.cast("B"))
+        if stored.scaled:
+            values = values.astype(np.float64) * stored.slope + stored.inter
+        copy_voxels(channel_ijk[..., slab], values.transpose(2, 1, 0))
 
 
 def _fill(stream: BinaryIO, buffer: memoryview) -> None:

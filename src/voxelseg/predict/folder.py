@@ -2,9 +2,11 @@
 
 DIR/<case><suffix>                   label map
 DIR/probabilities/<case>.nii.gz      on request: 4D, one channel per output of the network
-DIR/prediction.json                  settings, and the state of each scan when it was predicted; null before
+DIR/prediction.json                  settings, the state of each scan when it was predicted, null before, and how many
+                                     seconds that took
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -39,19 +41,24 @@ class PredictionFolder:
         self.file_ending = file_ending
         self.probabilities = probabilities
         self._key = sha256_of_json(self.settings)
-        self._scans = self._recorded()
+        self._scans, self._seconds = self._recorded()
 
-    def _recorded(self) -> dict[str, Any]:
-        """State of each scan by case, as the record has it; None for label maps that other settings made."""
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Case -> how long its prediction took, from reading the scan to writing the label map, as far as known."""
+        return {case: taken for case, taken in self._seconds.items() if self._scans.get(case) is not None}
+
+    def _recorded(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """State of each scan by case, as the record has it, and seconds; None for label maps of other settings."""
         record = self.folder / RECORD_FILE
         if not record.is_file():
-            return {}
+            return {}, {}
         remedy = "Delete it and the label maps beside it to predict all cases again."
         earlier = read_json(record, remedy=remedy)
         if not isinstance(earlier, dict) or not isinstance(earlier.get("cases"), dict):
             raise DataError(f"{record}: not a record of predictions. {remedy}")
         scans: dict[str, Any] = earlier["cases"]
-        return scans if earlier.get("key") == self._key else dict.fromkeys(scans)
+        return (scans, earlier.get("seconds", {})) if earlier.get("key") == self._key else (dict.fromkeys(scans), {})
 
     def label_map(self, case: Case) -> Path:
         """Where the label map of `case` lies or will lie."""
@@ -80,7 +87,8 @@ class PredictionFolder:
         self._refuse_to_mix_models(cases)
         with locked(self.folder):
             remove_leftovers(self.folder / PROBABILITIES_FOLDER)
-            self._scans = dict.fromkeys(case.id for case in cases) | self._recorded()
+            recorded, self._seconds = self._recorded()
+            self._scans = dict.fromkeys(case.id for case in cases) | recorded
             for case in cases:
                 if not self.holds(case):
                     self._scans[case.id] = None
@@ -108,19 +116,32 @@ class PredictionFolder:
                 f"{foreign[0]}: is there already, and no prediction has written it. Choose another --output."
             )
 
-    def add(self, case: Case, label_map: Volume, probabilities: Volume, *, scan: ScanState | None) -> None:
+    def add(
+        self,
+        case: Case,
+        label_map: Volume,
+        probabilities: Volume,
+        *,
+        scan: ScanState | None,
+        began: float | None = None,
+    ) -> None:
         """Write the outputs of one case, and then that they are there.
 
-        `scan` is the `scan_state` from before the scan was read: what changed meanwhile is predicted again.
+        `scan` is the `scan_state` from before the scan was read: what changed meanwhile is predicted again. `began` is
+        when that was, by `time.monotonic`, so that the time it took is noted.
         """
         if self.probabilities:
             write_volume(self.probability_map(case), probabilities)
         write_volume(self.label_map(case), label_map)
         self._scans[case.id] = scan
+        self._seconds.pop(case.id, None)
+        if began is not None:
+            self._seconds[case.id] = time.monotonic() - began
         self._write_record()
 
     def _write_record(self) -> None:
-        write_json(self.folder / RECORD_FILE, {"key": self._key, "settings": self.settings, "cases": self._scans})
+        record = {"key": self._key, "settings": self.settings, "cases": self._scans, "seconds": dict(self.seconds)}
+        write_json(self.folder / RECORD_FILE, record)
 
 
 def scan_state(case: Case) -> ScanState | None:
@@ -183,11 +204,11 @@ def _predict_all(
 
 def _predict(predictor: Predictor, case: Case, output: PredictionFolder, report: Callable[[float], None]) -> None:
     """Predict one case; its arrays are gone when the next one is read."""
-    state = scan_state(case)
+    state, began = scan_state(case), time.monotonic()
     scan = read_channels(case.images)
     values = predictor.probabilities(scan, progress=report)
     label_map = Volume(predictor.decode(values)[None], scan.grid)
-    output.add(case, label_map, Volume(values, scan.grid), scan=state)
+    output.add(case, label_map, Volume(values, scan.grid), scan=state, began=began)
 
 
 def _report(progress: Callable[[float, str], None] | None, case: str, done: int, share: float) -> None:

@@ -22,12 +22,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
-from voxelseg.evaluate.paired import PairedDifference, paired_difference
 from voxelseg.geometry import Shape
 from voxelseg.nets import Network
 from voxelseg.nets.parts import Part
 from voxelseg.patches.sampler import Place, place_near, read_place
 from voxelseg.preprocess.store import StoredCase
+from voxelseg.statistics.paired import PairedDifference, paired_difference
 
 CROPS_PER_CASE = 4
 VOXELS_PER_CROP = 32

@@ -8,14 +8,13 @@ from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate.cross_validation import MEANING, CrossValidation
 from voxelseg.evaluate.intervals import MetricIntervals
 from voxelseg.evaluate.table import fold_spread, format_interval, format_score, postprocessing_in_words
-from voxelseg.metrics import METRICS
 
 Rows = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Mean and interval of each metric by class, before or after the postprocessing."""
+    """Mean and interval of the main metrics by class, before or after the postprocessing."""
 
     title: str
     titles: tuple[str, ...]
@@ -36,7 +35,7 @@ class CrossValidationPart:
 
 def cross_validation_part(found: CrossValidation) -> CrossValidationPart:
     """What the section on it says."""
-    spreads = "; ".join(f"{_heading(key)} {fold_spread(found, key)}" for key in METRICS)
+    spreads = "; ".join(f"{column.heading} {fold_spread(found, column)}" for column in found.pooled.main_columns)
     cases, patients = counted(len(found.pooled.cases), "held-out case"), counted(found.patients, "patient")
     sentences = (
         f"{cases} of {patients}, each predicted by the network of the fold that held its patient out.",
@@ -61,23 +60,18 @@ def cross_validation_part(found: CrossValidation) -> CrossValidationPart:
     return CrossValidationPart(tuple(one for one in sentences if one), tuple(tables), candidates)
 
 
-def _heading(key: str) -> str:
-    """Such as "HD95 (mm)"."""
-    metric = METRICS[key]
-    return f"{metric.title} ({metric.unit})" if metric.unit else metric.title
-
-
 def _score_table(title: str, scores: Evaluation, intervals: Mapping[str, MetricIntervals]) -> ScoreTable:
-    titles = [part for key in METRICS for part in (_heading(key), "95 % interval")]
+    titles = [part for column in scores.main_columns for part in (column.heading, "95 % interval")]
     rows = [(name, *_cells(scores, intervals, name)) for name in scores.classes]
     return ScoreTable(title, ("Class", *titles), (*rows, ("All classes", *_cells(scores, intervals, None))))
 
 
 def _cells(scores: Evaluation, intervals: Mapping[str, MetricIntervals], name: str | None) -> list[str]:
-    """Mean and interval of each metric for a class, or for all of them."""
+    """Mean and interval of the main metrics for a class, or for all of them."""
     cells = []
-    for key, metric in METRICS.items():
-        mean = scores.mean(key) if name is None else scores.spread(key, name).mean
-        interval = intervals[key].mean if name is None else intervals[key].classes[name]
-        cells += [format_score(mean, metric.unit), format_interval(interval, metric.unit)]
+    for column in scores.main_columns:
+        of_metric = intervals[column.key]
+        mean = scores.mean(column.key) if name is None else scores.spread(column.key, name).mean
+        interval = of_metric.mean if name is None else of_metric.classes[name]
+        cells += [format_score(mean, column.unit), format_interval(interval, column.unit)]
     return cells

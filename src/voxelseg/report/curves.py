@@ -3,10 +3,11 @@
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,6 +22,7 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLE: dict[Any, Any] = {
     "text.parse_math": False,
     "svg.fonttype": "none",
+    "svg.hashsalt": "voxelseg",  # the same figure is the same file
     "font.size": 11,
     "axes.edgecolor": MUTED,
     "axes.labelcolor": MUTED,
@@ -113,12 +115,21 @@ def _draw_rate(axes: Axes, folds: Sequence[Fold], classes: Sequence[str]) -> Non
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
 
 
+@contextmanager
+def styled() -> Iterator[None]:
+    """In it figures are drawn, measured and saved in the style of all of them.
+
+    A font that lacks a script is no reason for a warning: it only measures, and the page's own font writes the text.
+    """
+    with rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def to_svg(figure: Figure, *, prefix: str, title: str) -> Markup:
     """The figure as an element of a page: it scales, its text stays text, its ids are its own."""
     file = io.BytesIO()
-    with warnings.catch_warnings():
-        # The page's own font writes the text; matplotlib's only measures it and may lack a script.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with styled():
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue().decode()
     text = text[text.index("<svg") :]
@@ -126,4 +137,4 @@ def to_svg(figure: Figure, *, prefix: str, title: str) -> Markup:
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}-", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
-    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1))
+    return Markup(text.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1))

@@ -131,13 +131,14 @@ def _axis_name(canonical: int) -> str:
 
 def config_facts(run: Run) -> Facts:
     """Every configuration value under its dotted key, as `--set` takes it."""
-    return list(_flattened(run.info.get("config") or {}))
+    return list(config_entries(run.info.get("config") or {}))
 
 
-def _flattened(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+def config_entries(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Every value of nested objects under its dotted key, as text."""
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
-            yield from _flattened(item, f"{prefix}{key}.")
+            yield from config_entries(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", text_of(item, key)
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,10 @@ from matplotlib.image import imsave
 from voxelseg.data.dataset import is_ct
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import DataError
+from voxelseg.evaluate.held_out import CaseFiles
 from voxelseg.geometry import Spacing
 from voxelseg.io import read_label, read_volume
 from voxelseg.metrics.pair import bounding_box
-from voxelseg.report.run import CaseFiles
 
 REFERENCE, PREDICTION, CONFUSED = "#56B4E9", "#E69F00", "#CC79A7"
 """Okabe and Ito's sky blue, orange and purple."""
@@ -66,19 +67,34 @@ def case_views(files: CaseFiles, labels: LabelScheme, *, channel: str) -> tuple[
     Shows the first channel, named `channel`, around everything that either label map marks.
     Raises DataError if a file is gone, cannot be read, or does not fit the others.
     """
-    reference, prediction = read_label(files.label), read_label(files.prediction)
-    scan = read_volume(files.images[0])
-    for path, volume in ((files.prediction, prediction), (files.images[0], scan)):
+    return compared_case_views({"": files}, labels, channel=channel)[""]
+
+
+def compared_case_views(
+    files: Mapping[str, CaseFiles], labels: LabelScheme, *, channel: str
+) -> dict[str, tuple[View, ...]]:
+    """Views of several predictions of one case by name, all of the same slices; see `case_views`.
+
+    The reference and the scan are those of the first one; on black if nobody said where the scan is.
+    """
+    first = next(iter(files.values()))
+    reference = read_label(first.label)
+    predictions = {name: read_label(one.prediction) for name, one in files.items()}
+    others = [(one.prediction, predictions[name]) for name, one in files.items()]
+    scan = read_volume(first.images[0]) if first.images else None
+    if scan is not None:
+        others.append((first.images[0], scan))
+    for path, volume in others:
         differences = reference.grid.differences(volume.grid)
         if differences:
-            raise DataError(f"{path}: not on the grid of {files.label}: {'; '.join(differences)}.")
-    return label_map_views(
-        scan.array[0],
+            raise DataError(f"{path}: not on the grid of {first.label}: {'; '.join(differences)}.")
+    return compared_views(
+        np.zeros_like(reference.array[0]) if scan is None else scan.array[0],
         reference.array[0],
-        prediction.array[0],
+        {name: volume.array[0] for name, volume in predictions.items()},
         labels,
         spacing_mm=reference.spacing_mm,
-        window=_CT_WINDOW if is_ct(channel) else None,
+        window=_CT_WINDOW if is_ct(channel) and scan is not None else None,
     )
 
 
@@ -95,39 +111,55 @@ def label_map_views(
 
     With regions a voxel is wrong if it lies in other regions than it should, whichever value says so.
     """
+    return compared_views(scan, reference, {"": prediction}, labels, spacing_mm=spacing_mm, window=window)[""]
+
+
+def compared_views(
+    scan: npt.NDArray[Any],
+    reference: npt.NDArray[Any],
+    predictions: Mapping[str, npt.NDArray[Any]],
+    labels: LabelScheme,
+    *,
+    spacing_mm: Spacing,
+    window: tuple[float, float] | None = None,
+) -> dict[str, tuple[View, ...]]:
+    """Views of several predictions by name, all of the slices with most errors of all together."""
     if labels.ignore is not None:
         judged = reference != labels.ignore
-        reference, prediction = np.where(judged, reference, 0), np.where(judged, prediction, 0)
-    box = _box_of_interest((reference != 0) | (prediction != 0), spacing_mm)
-    whole_shape = scan.shape
-    starts = [part.start for part in box]
-    scan, reference, prediction = scan[box], reference[box], prediction[box]
+        reference = np.where(judged, reference, 0)
+        predictions = {name: np.where(judged, one, 0) for name, one in predictions.items()}
+    foreground = np.logical_or.reduce([reference != 0, *(one != 0 for one in predictions.values())])
+    box = _box_of_interest(foreground, spacing_mm)
+    reference = reference[box]
+    predictions = {name: one[box] for name, one in predictions.items()}
     if labels.has_regions:
-        reference, prediction = _by_meaning(reference, labels), _by_meaning(prediction, labels)
-    grey = _grey(scan, window)
-    errors = reference != prediction
-    views = []
-    for name, normal, letters in _VIEWS:
+        reference = _by_meaning(reference, labels)
+        predictions = {name: _by_meaning(one, labels) for name, one in predictions.items()}
+    grey = _grey(scan[box], window)
+    errors = np.sum([reference != one for one in predictions.values()], axis=0)
+    counted = errors if errors.any() else reference != 0
+    starts = [part.start for part in box]
+    views: dict[str, tuple[View, ...]] = dict.fromkeys(predictions, ())
+    for view, normal, letters in _VIEWS:
         others = tuple(axis for axis in range(3) if axis != normal)
-        counted = errors if errors.any() else reference != 0
-        slice_index = int(counted.sum(axis=others).argmax())
-        plane = Plane(
-            f"{name} view",
-            letters,
-            (spacing_mm[others[0]], spacing_mm[others[1]]),
-            *(_cut(array, normal, slice_index) for array in (grey, reference, prediction)),
-        )
-        wrong = int(np.count_nonzero(plane.reference != plane.prediction))
-        place = f"slice {starts[normal] + slice_index + 1} of {whole_shape[normal]}"
-        views.append(
-            View(
-                name=name,
-                caption=f"{place}, {wrong} wrong voxel{'s' if wrong != 1 else ''}",
-                contours=_contour_picture(plane, labels),
-                errors=_error_picture(plane),
-            )
-        )
-    return tuple(views)
+        index = int(counted.sum(axis=others).argmax())
+        place = f"slice {starts[normal] + index + 1} of {scan.shape[normal]}"
+        step_mm = (spacing_mm[others[0]], spacing_mm[others[1]])
+        for name, prediction in predictions.items():
+            cuts = (_cut(array, normal, index) for array in (grey, reference, prediction))
+            plane = Plane(f"{view} view", letters, step_mm, *cuts)
+            views[name] += (_view(view, place, plane, labels),)
+    return views
+
+
+def _view(name: str, place: str, plane: Plane, labels: LabelScheme) -> View:
+    wrong = int(np.count_nonzero(plane.reference != plane.prediction))
+    return View(
+        name=name,
+        caption=f"{place}, {wrong} wrong voxel{'s' if wrong != 1 else ''}",
+        contours=_contour_picture(plane, labels),
+        errors=_error_picture(plane),
+    )
 
 
 def _by_meaning(label_map: npt.NDArray[Any], labels: LabelScheme) -> npt.NDArray[Any]:

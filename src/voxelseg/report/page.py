@@ -15,7 +15,7 @@ from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate.evaluation import definitions
 from voxelseg.evaluate.table import format_interval, format_score
 from voxelseg.files import write_text
-from voxelseg.metrics import METRICS
+from voxelseg.metrics import Column
 from voxelseg.report.cross_validation import cross_validation_part
 from voxelseg.report.curves import learning_curves
 from voxelseg.report.facts import (
@@ -106,6 +106,7 @@ def render(run: Run) -> str:
         evaluation=evaluation,
         tables=_metric_tables(evaluation) if evaluation else (),
         volumes=_volume_rows(evaluation) if evaluation else (),
+        fold_titles=[column.heading for column in _fold_columns(run)],
         fold_rows=_fold_rows(run) if len(run.folds) > 1 else (),
         examples=examples,
         example_title=_EXAMPLE_TITLES.get(len(examples), "Worst, median and best case"),
@@ -119,8 +120,8 @@ def render(run: Run) -> str:
 
 
 def _definitions(evaluation: Evaluation) -> list[tuple[str, str]]:
-    texts = definitions(evaluation.tolerance_mm)
-    return [(METRICS[key].title if key in METRICS else title_of(key), text) for key, text in texts.items()]
+    titles = {column.key: column.title for column in evaluation.main_columns}
+    return [(titles.get(key) or title_of(key), text) for key, text in definitions(evaluation.main_columns).items()]
 
 
 def _class_names(dataset: Mapping[str, Any], evaluation: Evaluation | None) -> tuple[str, ...]:
@@ -143,10 +144,10 @@ def _headline(run: Run, evaluation: Evaluation | None) -> list[tuple[str, str, s
             f"{counted(len(evaluation.classes), 'class', 'classes')}, {counted(len(evaluation.cases), 'held-out case')}"
         )
         notes = {"dice": scored, "surface_dice": f"at {evaluation.tolerance_mm:g} mm", "hd95_mm": "lower is better"}
-        for key, metric in METRICS.items():
-            value = format_score(evaluation.mean(key), metric.unit)
-            note = "; ".join(part for part in (_interval_text(run, key), notes.get(key, "")) if part)
-            numbers.append((f"Mean {metric.title}", f"{value} {metric.unit}".strip(), note))
+        for column in evaluation.main_columns:
+            value = format_score(evaluation.mean(column.key), column.unit)
+            note = "; ".join(part for part in (_interval_text(run, column), notes[column.key]) if part)
+            numbers.append((f"Mean {column.metric.title}", f"{value} {column.unit}".strip(), note))
     if run.cross_validation is not None and run.cross_validation.postprocessed is not None:
         value = format_score(run.cross_validation.postprocessed.mean("dice"), "")
         numbers.append(("Postprocessed Dice", value, "on the cases that the postprocessing was chosen on"))
@@ -158,11 +159,11 @@ def _headline(run: Run, evaluation: Evaluation | None) -> list[tuple[str, str, s
     return numbers
 
 
-def _interval_text(run: Run, key: str) -> str:
+def _interval_text(run: Run, column: Column) -> str:
     """Such as "95 % interval 0.861 to 0.884"; empty if the folds are not pooled."""
     if run.cross_validation is None:
         return ""
-    interval = format_interval(run.cross_validation.intervals[key].mean, METRICS[key].unit)
+    interval = format_interval(run.cross_validation.intervals[column.key].mean, column.unit)
     return f"95\u00a0% interval {interval}"
 
 
@@ -202,25 +203,25 @@ def _curve_text(run: Run) -> str:
 
 def _metric_tables(evaluation: Evaluation) -> tuple[MetricTable, ...]:
     tables = []
-    for key, metric in METRICS.items():
-        values = {name: evaluation.values(key, name) for name in evaluation.classes}
+    for column in evaluation.main_columns:
+        values = {name: evaluation.values(column.key, name) for name in evaluation.classes}
         all_values = [value for of_class in values.values() for value in of_class.values()]
-        low, high = length_range(all_values) if metric.unit else ratio_range(all_values)
+        low, high = length_range(all_values) if column.unit else ratio_range(all_values)
         rows = []
         for name, of_class in values.items():
-            found = evaluation.spread(key, name)
+            found = evaluation.spread(column.key, name)
             numbers = (found.mean, found.std, found.median, found.min, found.max)
-            cells = (*(format_score(number, metric.unit) for number in numbers), str(found.n))
+            cells = (*(format_score(number, column.unit) for number in numbers), str(found.n))
             rows.append(ClassRow(name, strip(of_class, low, high), cells))
-        tolerance = f"at {evaluation.tolerance_mm:g} mm, " if "tolerance_mm" in metric.options else ""
-        unit = f"in {metric.unit}, " if metric.unit else ""
+        tolerance = "" if column.tolerance_mm is None else f"at {column.tolerance_mm:g} mm, "
+        unit = f"in {column.unit}, " if column.unit else ""
         tables.append(
             MetricTable(
-                title=metric.title,
-                hint=f"{tolerance}{unit}{'higher' if metric.higher_is_better else 'lower'} is better",
+                title=column.metric.title,
+                hint=f"{tolerance}{unit}{'higher' if column.higher_is_better else 'lower'} is better",
                 axis=axis(low, high),
                 rows=tuple(rows),
-                mean=format_score(evaluation.mean(key), metric.unit),
+                mean=format_score(evaluation.mean(column.key), column.unit),
             )
         )
     return tuple(tables)
@@ -238,12 +239,17 @@ def _volume_rows(evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
     return tuple(rows)
 
 
+def _fold_columns(run: Run) -> tuple[Column, ...]:
+    """What the table of the folds shows of their scores."""
+    return run.evaluation.main_columns if run.evaluation else ()
+
+
 def _fold_rows(run: Run) -> tuple[tuple[str, ...], ...]:
-    """Fold, held-out cases, mean of each metric, epochs, the best of them, time."""
-    rows = []
+    """Fold, held-out cases, mean of each main metric, epochs, the best of them, time."""
+    rows, columns = [], _fold_columns(run)
     for fold in run.folds:
         scores = fold.evaluation
-        means = (format_score(scores.mean(key), metric.unit) if scores else "–" for key, metric in METRICS.items())
+        means = (format_score(scores.mean(column.key), column.unit) if scores else "–" for column in columns)
         cases = str(len(scores.cases)) if scores else "–"
         best = "–" if fold.best_epoch is None else str(fold.best_epoch)
         rows.append((fold.name, cases, *means, str(len(fold.epochs)), best, duration(fold.elapsed_s)))

@@ -14,14 +14,14 @@ from safetensors import SafetensorError, safe_open
 
 from voxelseg.data.wording import counted, some
 from voxelseg.errors import DataError
-from voxelseg.files import read_json
+from voxelseg.files import read_json, read_json_lines
 from voxelseg.pretrain.following import repeated_settings
 from voxelseg.report.baselines import Family, draw_scores, families
 from voxelseg.report.crops import CropView, crop_views, read_pictures
 from voxelseg.report.curves import learning_curves
 from voxelseg.report.facts import Facts, config_facts, dataset_facts, duration, plan_facts, provenance_facts, text_of
 from voxelseg.report.probe import ProbePart, probe_part
-from voxelseg.report.run import LOG_FILE, Fold, Run, last_epochs, number, read_events
+from voxelseg.report.run import LOG_FILE, Fold, Run, last_epochs, number
 from voxelseg.report.strip import axis, ratio_range, strip
 from voxelseg.report.template import filled
 
@@ -68,7 +68,7 @@ def read_pretraining(folder: Path) -> PretrainingFolder:
     info = read_json(folder / PRETRAINING_FILE, remedy=_REMEDY)
     if not isinstance(info, dict) or any(not isinstance(info.get(key) or {}, dict) for key in _SECTIONS):
         raise DataError(f"{folder / PRETRAINING_FILE}: not the record of a pre-training. {_REMEDY}")
-    log = Fold(name="", epochs=last_epochs(read_events(folder / LOG_FILE)), evaluation=None, files={})
+    log = Fold(name="", epochs=last_epochs(read_json_lines(folder / LOG_FILE)), evaluation=None, files={})
     return PretrainingFolder(folder, info, log, _record(folder / MODEL_FILE))
 
 

@@ -1,6 +1,5 @@
 """What a run folder holds, read as far as the run has come."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,15 +14,14 @@ from voxelseg.errors import DataError
 from voxelseg.evaluate import ClassScore, Evaluation, read_evaluation
 from voxelseg.evaluate.cross_validation import CrossValidation, read_cross_validation, scores_state
 from voxelseg.evaluate.evaluation import SUMMARY_FILE
+from voxelseg.evaluate.held_out import PAIRS_FILE, VALIDATION_FOLDER, CaseFiles, fold_folders, fold_name, read_pairs
 from voxelseg.evaluate.pooling import pool
-from voxelseg.files import read_json
+from voxelseg.files import read_json, read_json_lines
 
 RUN_FILE = "run.json"
 LOG_FILE = "log.jsonl"
 SPLITS_FILE = "splits.json"
-VALIDATION_FOLDER = "validation"
 CROSS_VALIDATION_FOLDER = "cross_validation"
-PAIRS_FILE = "pairs.json"
 TRANSFER_FILE = "transfer.json"
 TOPOLOGY_KEYS = {"step", "moved", "rate", "layers", "nodes"}
 """What a logged state of sparse layers must have to be drawn."""
@@ -31,15 +29,6 @@ SECTIONS = ("dataset", "config", "plan", "fingerprint")
 """Keys of run.json that hold objects."""
 _REMEDY = "Give the folder that `voxelseg train --out` wrote."
 _SCORES_REMEDY = "Run the same `voxelseg train` command again: it scores the held-out cases anew."
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """Where the scan, the reference and the prediction of a held-out case lie."""
-
-    images: tuple[Path, ...]
-    label: Path
-    prediction: Path
 
 
 @dataclass(frozen=True)
@@ -160,8 +149,7 @@ def read_run(folder: Path) -> Run:
     wrong = [key for key in SECTIONS if not isinstance(info.get(key) or {}, dict)]
     if wrong:
         raise DataError(f"{folder / RUN_FILE}: expected an object under {', '.join(wrong)}. {_REMEDY}")
-    paths = sorted((path for path in folder.glob("fold_*") if path.is_dir()), key=_fold_order)
-    folds = tuple(_read_fold(path) for path in paths)
+    folds = tuple(_read_fold(path) for path in fold_folders(folder))
     splits = folder / SPLITS_FILE
     return Run(
         folder,
@@ -183,37 +171,18 @@ def _read_cross_validation(folder: Path, info: Mapping[str, Any], folds: Sequenc
     return found if found is not None and found.inputs == states else None
 
 
-def _fold_order(path: Path) -> tuple[int, str]:
-    name = path.name.removeprefix("fold_")
-    return (int(name) if name.isdigit() else 10**9, name)
-
-
 def _read_fold(folder: Path) -> Fold:
     validation = folder / VALIDATION_FOLDER
-    log = read_events(folder / LOG_FILE)
+    log = read_json_lines(folder / LOG_FILE)
     scored = (validation / SUMMARY_FILE).is_file()
     return Fold(
-        name=folder.name.removeprefix("fold_"),
+        name=fold_name(folder),
         epochs=last_epochs(log),
         evaluation=read_evaluation(validation, remedy=_SCORES_REMEDY) if scored else None,
-        files=_read_pairs(validation / PAIRS_FILE),
-        topology=_topology(log),
+        files=read_pairs(validation / PAIRS_FILE),
+        topology=topology_states(log),
         transfer=read_json(folder / TRANSFER_FILE) if (folder / TRANSFER_FILE).is_file() else None,
     )
-
-
-def read_events(path: Path) -> list[Mapping[str, Any]]:
-    """The events of a log, none if there is no log; a line that was cut off when training was killed is left out."""
-    events: list[Mapping[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(entry, dict):
-                events.append(entry)
-    return events
 
 
 def last_epochs(log: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -222,38 +191,8 @@ def last_epochs(log: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ..
     return tuple(epochs[epoch] for epoch in sorted(epochs))
 
 
-def _topology(log: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def topology_states(log: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
     """The states of sparse layers in order, each once; in one step a state after the move that led to it."""
     lines = [one for one in log if one.get("event") == "topology" and one.keys() >= TOPOLOGY_KEYS]
     states = {(one["step"], one["moved"] == 0): one for one in lines}
     return tuple(states[place] for place in sorted(states))
-
-
-def _read_pairs(path: Path) -> Mapping[str, CaseFiles]:
-    if not path.is_file():
-        return {}
-    try:
-        return {
-            entry["case"]: CaseFiles(
-                images=tuple(_located(Path(image), path.parent) for image in entry["images"]),
-                label=_located(Path(entry["label"]), path.parent),
-                prediction=_prediction(Path(entry["prediction"]), path.parent),
-            )
-            for entry in read_json(path)
-        }
-    except (KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: expected a list of objects with case, images, label and prediction ({error!r}). "
-            "Remove the file to get the report without pictures, or run the validation again."
-        ) from error
-
-
-def _located(path: Path, folder: Path) -> Path:
-    """`path` seen from `folder`, or else from here."""
-    return path if path.exists() and not (folder / path).exists() else folder / path
-
-
-def _prediction(path: Path, folder: Path) -> Path:
-    """The same; after the run was moved, the file of that name in `folder`."""
-    located = _located(path, folder)
-    return located if located.exists() else folder / path.name

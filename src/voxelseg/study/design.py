@@ -16,11 +16,11 @@ from voxelseg.data.splits import Split, write_splits
 from voxelseg.errors import ConfigError, DataError
 from voxelseg.evaluate import Evaluation, read_evaluation
 from voxelseg.evaluate.evaluation import SUMMARY_FILE
+from voxelseg.evaluate.held_out import VALIDATION_FOLDER
 from voxelseg.files import locked, read_json, write_json
-from voxelseg.study.side_by_side import Job
+from voxelseg.side_by_side.jobs import Job
 from voxelseg.study.starts import Start
 from voxelseg.study.subsets import Subset
-from voxelseg.train.fold import VALIDATION_FOLDER
 from voxelseg.train.loop.log import LOG_FILE, read_log
 
 SETTINGS_FILE = "settings.json"

@@ -9,9 +9,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from voxelseg.evaluate.paired import ALL_SEEDS
 from voxelseg.files import atomic_path
 from voxelseg.report.curves import CYCLE, INK, MUTED, STYLE
+from voxelseg.statistics.paired import ALL_SEEDS
 from voxelseg.study.results import Study
 from voxelseg.study.starts import SCRATCH
 from voxelseg.study.tables import FIGURE_NAME

@@ -7,28 +7,26 @@ from statistics import fmean
 
 from voxelseg.data.wording import counted, some
 from voxelseg.evaluate.evaluation import mean_of_defined
-from voxelseg.evaluate.intervals import Interval, mean_interval, t_interval
-from voxelseg.evaluate.paired import (
+from voxelseg.statistics.intervals import Interval, mean_interval, t_interval
+from voxelseg.statistics.multiple import holm
+from voxelseg.statistics.paired import (
     ALL_SEEDS,
     SIGNIFICANCE,
     PairedDifference,
     difference_in_words,
-    holm,
     over_seeds,
     paired_over_seeds,
 )
+from voxelseg.statistics.seeds import ENOUGH_SEEDS
 from voxelseg.study.design import Design, Outcome, Training
 from voxelseg.study.starts import SCRATCH, Start
 
 Dice = dict[str, float]
 """Mean foreground Dice by held-out case."""
-ENOUGH_SEEDS = 3
-"""With fewer nothing is called better or worse: of two, the t-interval is 13 standard errors wide on either side, or as
-good as none if they happen to agree."""
 
 MEANING = (
     (
-        "Intervals are 95 % percentile bootstrap intervals over held-out patients, a case counting with its mean over "
+        "Intervals are 95 % bootstrap intervals over held-out patients, a case counting with its mean over "
         "the seeds: what other patients might change. What other subsets and trainings might change, the seeds show."
     ),
     (
@@ -253,15 +251,14 @@ def _compare(design: Design, points: Sequence[Point]) -> list[Comparison]:
     reference = {point.share: point for point in points if point.start == SCRATCH}
     others = [point for point in points if point.start != SCRATCH]
     found = [paired_over_seeds(one.by_seed, reference[one.share].by_seed, groups=design.held_out) for one in others]
-    tested = [place for place, differences in enumerate(found) if differences]
-    adjusted = dict(zip(tested, holm([found[place][ALL_SEEDS].wilcoxon_p for place in tested]), strict=True))
+    adjusted = holm([one[ALL_SEEDS].wilcoxon_p if one else math.nan for one in found])
     return [
         Comparison(
             one.start,
             one.share,
             differences,
-            adjusted.get(place, math.nan),
+            p,
             lacking=tuple(seed for seed in design.seeds if f"seed {seed}" not in differences),
         )
-        for place, (one, differences) in enumerate(zip(others, found, strict=True))
+        for one, differences, p in zip(others, found, adjusted, strict=True)
     ]

@@ -12,10 +12,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from voxelseg.evaluate.evaluation import mean_of_defined
-from voxelseg.evaluate.paired import difference_in_words
+from voxelseg.evaluate.evaluation import common_columns, mean_of_defined
 from voxelseg.files import write_json, write_text
-from voxelseg.metrics import METRICS
+from voxelseg.statistics.paired import difference_in_words
 from voxelseg.study.results import Comparison, Point, Study
 from voxelseg.study.starts import SCRATCH
 from voxelseg.version import __version__
@@ -150,7 +149,9 @@ def _training_as_json(study: Study, training: Any) -> dict[str, Any]:
     folder = str(study.design.run_folder(training).relative_to(study.design.folder))
     if outcome is None:
         return {**about, "state": "failed" if fault else "not finished", "fault": fault, "folder": folder}
-    scores = {metric: mean_of_defined(outcome.scores.case_means(metric).values()) for metric in METRICS}
+    scores = {
+        column.key: mean_of_defined(outcome.scores.case_means(column.key).values()) for column in outcome.scores.columns
+    }
     length = {"steps": outcome.steps, "training_s": outcome.training_s}
     return {**about, "state": "finished", **scores, **length, "folder": folder}
 
@@ -178,11 +179,12 @@ def _table_rows(study: Study) -> Iterable[Sequence[Any]]:
 
 
 def _case_rows(study: Study) -> Iterable[Sequence[Any]]:
-    yield "start", "share_percent", "seed", "case", "patient", *METRICS
+    columns = common_columns(outcome.scores for outcome in study.outcomes.values()) if study.outcomes else ()
+    yield "start", "share_percent", "seed", "case", "patient", *(column.key for column in columns)
     for training, outcome in study.outcomes.items():
-        means = {metric: outcome.scores.case_means(metric) for metric in METRICS}
+        means = [outcome.scores.case_means(column.key) for column in columns]
         for case in outcome.scores.cases:
-            values = (means[metric][case] for metric in METRICS)
+            values = (of_case[case] for of_case in means)
             patient = study.design.held_out[case]
             yield training.start.name, training.share, training.seed, case, patient, *values
 

@@ -14,12 +14,12 @@ from voxelseg.evaluate import Evaluation, evaluate_pairs
 from voxelseg.evaluate.case import LabelPair
 from voxelseg.evaluate.components import Choice, choose_postprocessing
 from voxelseg.evaluate.cross_validation import CrossValidation, FoldScores, read_cross_validation, scores_state
+from voxelseg.evaluate.held_out import VALIDATION_FOLDER
 from voxelseg.evaluate.intervals import bootstrap_intervals
 from voxelseg.evaluate.pooling import pool
 from voxelseg.files import locked
-from voxelseg.metrics import METRICS
 from voxelseg.predict.postprocess import Postprocessing
-from voxelseg.train.fold import VALIDATION_FOLDER, current_scores, held_out_cases, predicting_file
+from voxelseg.train.fold import current_scores, held_out_cases, predicting_file
 from voxelseg.train.run import Run
 
 CROSS_VALIDATION_FOLDER = "cross_validation"
@@ -100,7 +100,7 @@ def _pooled(
     return CrossValidation(
         inputs=inputs,
         folds={
-            str(fold): FoldScores(len(scores.cases), {metric: scores.mean(metric) for metric in METRICS})
+            str(fold): FoldScores(len(scores.cases), {one.key: scores.mean(one.key) for one in pooled.columns})
             for fold, scores in folds.items()
         },
         patients=len(set(groups.values())),
@@ -152,5 +152,5 @@ def _scored_again(
         workers=workers,
         progress=progress,
     )
-    anew = {(score.case, score.name): score for score in changed.scores}
+    anew = {(score.case, score.name): score for score in changed.only(pooled.columns).scores}
     return replace(pooled, scores=tuple(anew.get((score.case, score.name), score) for score in pooled.scores))

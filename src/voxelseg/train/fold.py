@@ -12,7 +12,8 @@ from voxelseg.data.dataset import Case
 from voxelseg.errors import CheckpointError, DataError, VoxelsegError, memory_ran_out
 from voxelseg.evaluate import Evaluation, evaluate_pairs, read_evaluation
 from voxelseg.evaluate.evaluation import SUMMARY_FILE
-from voxelseg.files import locked, write_json
+from voxelseg.evaluate.held_out import PAIRS_FILE, VALIDATION_FOLDER, write_pairs
+from voxelseg.files import locked
 from voxelseg.predict.folder import PredictionFolder, predict_cases
 from voxelseg.predict.predictor import Predictor, prediction_settings
 from voxelseg.preprocess.store import StoredCase
@@ -21,9 +22,6 @@ from voxelseg.train.loop.trainer import Progress
 from voxelseg.train.machines.distributed import Processes
 from voxelseg.train.run import Run
 from voxelseg.train.start.transfer import TransferReport
-
-VALIDATION_FOLDER = "validation"
-PAIRS_FILE = "pairs.json"
 
 
 def train_fold(
@@ -115,17 +113,7 @@ def _validate(run: Run, fold: int, *, workers: int, progress: Callable[[float, s
     folder = output.folder
     predictor = Predictor([checkpoint], device=run.device, **options.averaging, postprocess=False)
     predict_cases(predictor, held_out, output, progress=progress)
-    pairs = [
-        {
-            "case": case.id,
-            "images": [str(path.absolute()) for path in case.images],
-            "label": str(case.label.absolute()),
-            "prediction": output.label_map(case).name,
-        }
-        for case in held_out
-        if case.label is not None
-    ]
-    write_json(folder / PAIRS_FILE, pairs)
+    write_pairs(folder / PAIRS_FILE, held_out, file_ending=run.dataset.file_ending)
     return evaluate_pairs(
         [(case.id, output.label_map(case), case.label) for case in held_out if case.label is not None],
         folder,

@@ -1,11 +1,10 @@
 """log.jsonl: one JSON object per line, appended as the training goes, readable at any moment."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from voxelseg.files import append_json_line, write_text
+from voxelseg.files import append_json_line, read_json_lines, write_text
 from voxelseg.train.loop.stage import Stage
 
 LOG_FILE = "log.jsonl"
@@ -54,9 +53,4 @@ class TrainLog:
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Events of a log; none if there is no file. A half-written line, after a kill, is left out."""
-    events: list[dict[str, Any]] = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(json.JSONDecodeError):
-                events.append(json.loads(line))
-    return events
+    return read_json_lines(path)

@@ -5,7 +5,6 @@ optimizer and precision, on patches of noise. A process that the system ends for
 counts as a plan that does not fit.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,7 +24,7 @@ from voxelseg.train.fitting import prepare_torch
 from voxelseg.train.loop.segmentation import Segmentation
 from voxelseg.train.loop.step import Stepper
 from voxelseg.train.machines.distributed import Processes
-from voxelseg.train.machines.resources import free_memory
+from voxelseg.train.machines.resources import free_memory, peak_bytes, resident_bytes
 from voxelseg.train.run import build_network
 
 MOST_TRIALS = 10
@@ -151,7 +150,7 @@ def _run_steps(trial: Trial) -> tuple[float, float] | None:
     prepare_torch(trial.config.train, device, 0)
     dataset = read_dataset(trial.data)
     torch.ones(1, device=device)  # the device's own memory is not the training's
-    before = _resident_bytes()
+    before = _known(resident_bytes())
     try:
         network = build_network(trial.model, dataset, trial.config, trial.plan).to(device)
         alone = Processes.alone(device)
@@ -179,7 +178,7 @@ def _run_steps(trial: Trial) -> tuple[float, float] | None:
         if memory_ran_out(error):
             return None
         raise
-    peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else _peak_bytes() - before
+    peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else _known(peak_bytes()) - before
     return peak / 1e9, min(seconds[1:])
 
 
@@ -189,20 +188,8 @@ def _noise(plan: Plan, num_targets: int) -> Batch:
     return image, target
 
 
-def _resident_bytes() -> int:
-    """Memory that this process holds now."""
-    return _status("VmRSS")
-
-
-def _peak_bytes() -> int:
-    """Most memory that this process has held."""
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    """A size in bytes from Linux's record of this process; ConfigError where there is none."""
-    try:
-        lines = Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
-    except OSError as error:
-        raise ConfigError("the memory of a CPU can be probed on Linux only. Leave out --probe.") from error
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+def _known(size: int | None) -> int:
+    """`size`; ConfigError where the system does not say it."""
+    if size is None:
+        raise ConfigError("the memory of a CPU can be probed on Linux only. Leave out --probe.")
+    return size

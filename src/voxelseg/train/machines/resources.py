@@ -1,4 +1,4 @@
-"""What a machine has free: memory of a device and cores, within the limits that a container or batch system sets."""
+"""What a machine has free, within the limits that a container or batch system sets, and what this process holds."""
 
 import os
 from collections.abc import Iterator
@@ -18,6 +18,24 @@ def free_memory(device: torch.device) -> int | None:
         return int(torch.cuda.mem_get_info(device)[0])
     known = [free for free in (_free_of_machine(), *_free_of_groups()) if free is not None]
     return min(known, default=None)
+
+
+def resident_bytes() -> int | None:
+    """Memory that this process holds now; None where the system does not say, as outside Linux."""
+    return _of_process("VmRSS")
+
+
+def peak_bytes() -> int | None:
+    """Most memory that this process has held; None where the system does not say, as outside Linux."""
+    return _of_process("VmHWM")
+
+
+def _of_process(name: str) -> int | None:
+    with suppress(OSError):
+        for line in Path(f"/proc/{os.getpid()}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return None
 
 
 def num_cores() -> int:

@@ -1,0 +1,1 @@
+"""A fair benchmark: many networks, trained on the same folds, patches and budget, and compared."""

@@ -1,0 +1,190 @@
+"""What a benchmark trains: every contestant on every fold with every seed, all else alike.
+
+OUT/benchmark.json                  what all trainings share and why, and the contestants
+OUT/splits.json                     the folds
+OUT/work/                           plan and preprocessed cases, once for all
+OUT/cells/NAME/fold_F_seed_S/       a run of its own, as `voxelseg train` makes it
+OUT/pretraining/NAME/fold_F/        the pre-training that the trainings of a contestant start from, if it has one
+OUT/nnunet/                         nnU-Net's own data, if it takes part
+OUT/logs/                           what each training printed
+OUT/costs.json                      what each network costs, measured once
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from voxelseg.benchmark.entrants import Entrant
+from voxelseg.benchmark.length import Length
+from voxelseg.compare.cost import Cost
+from voxelseg.errors import ConfigError, DataError
+from voxelseg.evaluate import Evaluation, read_evaluation
+from voxelseg.evaluate.evaluation import SUMMARY_FILE
+from voxelseg.evaluate.held_out import VALIDATION_FOLDER
+from voxelseg.files import locked, read_json, write_json
+from voxelseg.plan.plan import Plan
+from voxelseg.predict.folder import RECORD_FILE
+from voxelseg.train.loop.log import LOG_FILE, read_log
+
+BENCHMARK_FILE = "benchmark.json"
+SPLITS_FILE = "splits.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One of the trainings of a benchmark."""
+
+    entrant: Entrant
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Such as "uxnet, fold 0, seed 1"."""
+        return f"{self.entrant.name}, fold {self.fold}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished training left."""
+
+    scores: Evaluation
+    """Of the held-out cases."""
+    steps: int
+    training_s: float
+    seconds_per_case: float | None
+    """Mean over the held-out cases; None where it was not noted."""
+
+    def cost_of_training(self, cost: Cost) -> Cost:
+        """`cost` with what this training took."""
+        taken = {name: getattr(self, name) for name in ("steps", "training_s", "seconds_per_case")}
+        return replace(cost, **taken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """All that is decided before the first training."""
+
+    folder: Path
+    data: Path
+    dataset: str
+    """Its name."""
+    entrants: Sequence[Entrant]
+    folds: Sequence[int]
+    seeds: Sequence[int]
+    held_out: Mapping[int, Mapping[str, str]]
+    """Fold -> held-out case -> its patient."""
+    length: Length
+    settings: Sequence[str]
+    """Of all contestants, as `--set` takes them."""
+    pace: Mapping[str, Any]
+    """What decides how far trainings come in equal time: device, jobs, threads; empty for a number of steps."""
+    plan: Plan
+    """The same for all trainings."""
+    reasons: Mapping[str, Any] = field(default_factory=dict)
+    """Why the plan is as it is, for the record."""
+
+    @property
+    def work(self) -> Path:
+        """OUT/work."""
+        return self.folder / "work"
+
+    @property
+    def splits(self) -> Path:
+        """OUT/splits.json."""
+        return self.folder / SPLITS_FILE
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Seed by seed and fold by fold, so that a benchmark that is stopped early has whole ones."""
+        return [Cell(entrant, fold, seed) for seed in self.seeds for fold in self.folds for entrant in self.entrants]
+
+    def cell_folder(self, cell: Cell) -> Path:
+        """OUT/cells/NAME/fold_F_seed_S."""
+        return self.folder / "cells" / cell.entrant.name / f"fold_{cell.fold}_seed_{cell.seed}"
+
+    def pretraining_folder(self, entrant: Entrant, fold: int) -> Path:
+        """OUT/pretraining/NAME/fold_F."""
+        return self.folder / "pretraining" / entrant.name / f"fold_{fold}"
+
+    def settings_of(self, entrant: Entrant) -> list[str]:
+        """All that `voxelseg train --set` is given for a contestant, but for the plan, which lies in the work folder.
+
+        Its own settings come last, where they count.
+        """
+        given = [*self.settings, *entrant.settings]
+        kept = [one for one in given if not one.strip().startswith("plan.")]
+        return [*self.length.settings(given), *kept]
+
+    def outcome(self, cell: Cell) -> Outcome | None:
+        """Of a finished training; None for another, or if its files are damaged: the same command makes them again."""
+        fold = self.cell_folder(cell) / f"fold_{cell.fold}"
+        if not (fold / VALIDATION_FOLDER / SUMMARY_FILE).is_file():
+            return None
+        try:
+            scores = read_evaluation(fold / VALIDATION_FOLDER)
+        except DataError:
+            return None
+        epochs = [event for event in read_log(fold / LOG_FILE) if event["event"] == "epoch"]
+        if set(scores.cases) != set(self.held_out[cell.fold]) or not epochs:
+            return None
+        return Outcome(
+            scores, int(epochs[-1]["step"]), float(epochs[-1]["elapsed_s"]), _seconds_per_case(fold / VALIDATION_FOLDER)
+        )
+
+    def record(self, more: Mapping[str, Any]) -> None:
+        """Note what all trainings in the folder, which must be locked, share, and `more` that may differ between calls.
+
+        Contestants, folds and seeds may be added later. ConfigError if trainings with other settings are there, or a
+        contestant of the same name with other ones of its own.
+        """
+        shared: dict[str, Any] = {
+            "data": str(self.data.absolute()),
+            "length": self.length.to_dict(),
+            "settings": list(self.settings),
+            **self.pace,
+            "plan": self.plan.model_dump(mode="json", exclude={"notes"}, exclude_none=True),
+        }
+        own = {one.name: one.to_dict() for one in self.entrants}
+        held_out = {str(fold): sorted(cases) for fold, cases in self.held_out.items()}
+        path = self.folder / BENCHMARK_FILE
+        known = read_json(path, remedy="Choose another --out.") if path.is_file() else {}
+        differing = [name for name, value in shared.items() if known and known.get(name) != value]
+        differing += _other("contestant {}", known.get("contestants", {}), own)
+        differing += _other("held-out cases of fold {}", known.get("held_out", {}), held_out)
+        if differing:
+            raise ConfigError(
+                f"{self.folder}: holds trainings with other settings ({', '.join(differing)}; {path} has them). "
+                "Give the options that they were begun with, or choose another --out, or another name for a "
+                "contestant with other settings: NAME=MODEL."
+            )
+        merged = {
+            "contestants": {**known.get("contestants", {}), **own},
+            "held_out": {**known.get("held_out", {}), **held_out},
+            "reasons": {**self.reasons, **known.get("reasons", {})},
+        }
+        write_json(path, {**more, "dataset": self.dataset, **shared, **merged})
+
+
+def wait_for_others(design: Design) -> None:
+    """Until no other process trains a cell, as one may for a moment whose benchmark was killed: it saves its state."""
+    for cell in design.cells:
+        folder = design.cell_folder(cell) / f"fold_{cell.fold}"
+        if folder.is_dir():
+            with locked(folder, wait=True):
+                pass
+
+
+def _seconds_per_case(predictions: Path) -> float | None:
+    with suppress(DataError, AttributeError):  # not there or damaged: the label maps are no worse for it
+        taken = read_json(predictions / RECORD_FILE).get("seconds", {})
+        return fmean(taken.values()) if taken else None
+    return None
+
+
+def _other(words: str, known: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterable[str]:
+    """Names that stand for something else already."""
+    return [words.format(name) for name, value in ours.items() if known.get(name, value) != value]

@@ -1,0 +1,55 @@
+"""What is equal for all contestants of a benchmark, and what is not, in words for its reader."""
+
+from voxelseg.benchmark.design import Design
+from voxelseg.data.wording import counted
+
+_NNUNET = (
+    "nnU-Net: the same folds, length, threads and scorer; spacing, patch, batch, network, augmentation and loss are "
+    "its own. Its learning rate is annealed within the length, in which it has no running validation."
+)
+
+
+def fairness(design: Design) -> list[str]:
+    """Sentences on data, plan, recipe and length, and on what single contestants have of their own."""
+    ours = [one for one in design.entrants if not one.is_nnunet]
+    with_nnunet = len(ours) < len(design.entrants)
+    own = "; ".join(f"{one.name} ({', '.join(one.settings)})" for one in design.entrants if one.settings)
+    return [
+        _alike(design, "All contestants but nnU-Net" if with_nnunet else "All contestants"),
+        _length(design),
+        *([f"Of their own: {own}."] if own else []),
+        *_learnt_before(design),
+        *([_NNUNET] if with_nnunet else []),
+    ]
+
+
+def _alike(design: Design, who: str) -> str:
+    patch, folds = " x ".join(map(str, design.plan.patch_size)), counted(len(design.folds), "fold")
+    return (
+        f"{who}: the same {folds}, preprocessed scans, patches of {patch} voxels, which every network takes, in "
+        f"batches of {design.plan.batch_size}, which fit with the hungriest network, augmentation, loss, optimizer, "
+        "schedule and prediction, but for what is listed as their own."
+    )
+
+
+def _length(design: Design) -> str:
+    if not design.length.in_minutes:
+        return f"Length: {design.length}, however long these take."
+    jobs = design.pace["jobs"]
+    beside = f", {counted(jobs, 'training')} at a time" if jobs > 1 else ""
+    return (
+        f"Length: {design.length}, steps and running validation, on {design.pace['device']} with "
+        f"{counted(design.pace['threads'], 'thread')}{beside}; planning, preprocessing and the prediction of the "
+        "held-out cases are not in it. The learning rate follows the time, so that every training comes to its end."
+    )
+
+
+def _learnt_before(design: Design) -> list[str]:
+    learnt = "; ".join(f"{one.name} ({one.pretrain})" for one in design.entrants if one.pretrain is not None)
+    started = "; ".join(f"{one.name} ({one.init})" for one in design.entrants if one.init is not None)
+    before = (
+        "Pre-trained on the training scans of each fold without their labels, once for all seeds, as long as the "
+        f"training itself: {learnt}."
+    )
+    elsewhere = f"Started from weights of which this benchmark knows nothing more: {started}."
+    return [*([before] if learnt else []), *([elsewhere] if started else [])]

@@ -1,0 +1,131 @@
+"""What the options of `benchmark` mean."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from voxelseg.benchmark.entrants import Entrant, parse_entrants
+from voxelseg.benchmark.fair_plan import Contender
+from voxelseg.benchmark.grids import grid_entrants
+from voxelseg.benchmark.jobs import NNUNet
+from voxelseg.benchmark.length import Length
+from voxelseg.benchmark.nnunet import nnunet_python
+from voxelseg.commands.arguments import choose_device
+from voxelseg.commands.configuring import what_to_train
+from voxelseg.commands.display import PathLike
+from voxelseg.errors import ConfigError
+from voxelseg.train.machines.memory import MEMORY_GB
+from voxelseg.train.machines.resources import num_cores
+from voxelseg.train.settings import check_seed
+
+_NOT_HERE = {
+    "transfer.init": "give init in a file of contestants (--models FILE)",
+    "train.threads": "--threads says that",
+}
+_SET_BY_STEPS = ("train.steps_per_epoch", "train.epochs", "train.budget_s")
+
+
+def chosen_entrants(models: str | None, grid: str | None, length: Length) -> tuple[Entrant, ...]:
+    """Contestants of --models, or of a --grid with the network in --models; ConfigError without any."""
+    if grid is not None:
+        return grid_entrants(grid, length, parse_entrants(models) if models is not None else ())
+    if models is None:
+        raise ConfigError("expected --models or --grid: who is to be compared.")
+    return parse_entrants(models)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds 0 to N - 1 for a number N, or those of a list such as "0,1,2"; ConfigError for anything else."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text!r}: expected a number of seeds, or a list such as 0,1,2.") from error
+    seeds = tuple(range(numbers[0])) if "," not in text else tuple(numbers)
+    if not seeds:
+        raise ConfigError(f"--seeds {text}: expected 1 or more.")
+    for seed in seeds:
+        check_seed(seed)
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {text}: names a seed twice.")
+    return seeds
+
+
+def refuse_settings(settings: Sequence[str], length: Length) -> None:
+    """ConfigError for settings that an option of the benchmark decides."""
+    for key in (setting.partition("=")[0].strip() for setting in settings):
+        if key in _NOT_HERE:
+            raise ConfigError(f"--set {key}: {_NOT_HERE[key]}. Leave it out.")
+        if length.steps is not None and key in _SET_BY_STEPS:
+            raise ConfigError(f"--set {key}: --steps sets the length. Leave one out.")
+
+
+def refuse_without_slurm(slurm: bool, **options: Sequence[str]) -> None:
+    """ConfigError for options of a cluster's jobs if there are none."""
+    given = [f"--{name.replace('_', '-')}" for name, values in options.items() if values]
+    if given and not slurm:
+        raise ConfigError(f"{' and '.join(given)}: for the jobs of a cluster only. Give --slurm too, or leave it out.")
+
+
+def chosen_devices(text: str) -> list[str]:
+    """Devices of "cuda:0,cuda:1", "cpu" or "auto"; ConfigError for one that is not there, or for kinds that differ."""
+    found = [str(choose_device(name.strip())) for name in text.split(",") if name.strip()]
+    if not found or len(set(found)) < len(found):
+        raise ConfigError(f"--device {text!r}: expected one device, or several different ones such as cuda:0,cuda:1.")
+    if len({name.partition(":")[0] for name in found}) > 1:
+        raise ConfigError(f"--device {text}: a fair benchmark runs on devices of one kind.")
+    return found
+
+
+def chosen_pace(jobs: int | None, threads: int | None, devices: Sequence[str]) -> tuple[int, int]:
+    """Trainings at a time, and threads of each."""
+    for name, value in (("jobs", jobs), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} {value}: expected 1 or more.")
+    jobs = len(devices) if jobs is None else jobs
+    return jobs, threads or max(num_cores() // jobs, 1)
+
+
+def contender_of(entrant: Entrant, settings: Sequence[str], length: Length) -> Contender:
+    """Network and configuration of a contestant, whose own settings go before those of all; ConfigError as `train`."""
+    given = [*settings, *entrant.settings]
+    _, model, config = what_to_train(
+        recipe=None,
+        model=entrant.model,
+        init=entrant.init,
+        settings=[*length.settings(given), *given],
+        epochs=length.epochs,
+        budget=length.budget,
+    )
+    return Contender(model, config)
+
+
+def planning_device(name: str, memory_gb: float | None) -> tuple[torch.device, float | None]:
+    """Device to measure on here, and the memory to plan for: a cluster's GPUs need not be where the jobs are made."""
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        return torch.device("cpu"), MEMORY_GB["cuda"] if memory_gb is None else memory_gb
+    return choose_device(name), memory_gb
+
+
+def chosen_nnunet(
+    entrants: Sequence[Entrant], environment: PathLike | None, contenders: Sequence[Contender]
+) -> NNUNet | None:
+    """How nnU-Net is run, if it takes part, with the length of the others; ConfigError unless it can be."""
+    taking_part = any(one.is_nnunet for one in entrants)
+    if not taking_part and environment is None:
+        return None
+    if not taking_part:
+        raise ConfigError("--nnunet-env: nnunet is not among the contestants. Add it to --models, or leave it out.")
+    if environment is None:
+        raise ConfigError("nnunet runs in an environment of its own. Say where: --nnunet-env DIR.")
+    if not contenders:
+        raise ConfigError("nnunet needs a network to be compared with. Add one to --models.")
+    nnunet_python(Path(environment))
+    config = contenders[0].config
+    budget_s, steps = config.train.budget_s, config.train.epochs * config.train.steps_per_epoch
+    return NNUNet(
+        environment=Path(environment).absolute(),
+        minutes=None if budget_s is None else budget_s / 60,
+        steps=steps if budget_s is None else None,
+        tolerance_mm=config.predict.tolerance_mm,
+    )

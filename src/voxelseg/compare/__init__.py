@@ -1,0 +1,1 @@
+"""Contestants compared: their scores, statistics, costs, and what follows from them."""

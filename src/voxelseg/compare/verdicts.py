@@ -1,0 +1,103 @@
+"""What is called better, worse, equivalent and undecided: the rules as code, and in words."""
+
+import math
+from dataclasses import replace
+
+from voxelseg.compare.pairs import Pair, Reason, Verdict
+from voxelseg.compare.settings import CompareSettings
+from voxelseg.statistics.intervals import FEW, Interval
+from voxelseg.statistics.sample_size import fewest_for_signed_rank, patients_for_equivalence, patients_to_find
+from voxelseg.statistics.seeds import ENOUGH_SEEDS
+
+
+def rules(settings: CompareSettings) -> tuple[str, ...]:
+    """How the numbers come about and what they are taken for, sentence by sentence."""
+    level, confidence = f"{settings.alpha:g}", f"{100 * (1 - settings.alpha):g} %"
+    missing = {
+        "refuse": "A missing prediction stops the comparison.",
+        "worst": "A missing prediction counts as the worst value of the column.",
+        "leave-out": "A case of which some prediction is missing is left out for all contestants.",
+    }[settings.missing]
+    pooled = (
+        "All numbers of a table are of the cases in which every contestant has a score in each of its runs; a case "
+        "counts with its mean over the runs (seeds). Undefined scores (both masks empty) are left out and counted."
+    )
+    intervals = (
+        f"Intervals are {confidence} bootstrap intervals ({settings.resamples:,} draws of patients; Student's t with "
+        f"fewer than {FEW}): what other patients might change."
+    )
+    adjusted = (
+        "p-values of pairs (Wilcoxon signed-rank test, two one-sided t-tests of equivalence) are adjusted by Holm for "
+        "all pairs of a table, not for the number of tables: the first table is what the answer is of, the others are "
+        "told beside it."
+    )
+    equivalent = (
+        f"Equivalent: the two one-sided t-tests find the difference smaller than the margin, adjusted p below {level}. "
+        "It may be more than chance all the same."
+    )
+    better = (
+        f"Better or worse: the signed-rank test's adjusted p is below {level}, the interval of the difference excludes "
+        "0, and both point the same way."
+    )
+    seeds = (
+        f"With {ENOUGH_SEEDS} seeds or more on both sides, either also takes an interval over patients and seeds "
+        "together that says the same; with fewer it holds for these trainings."
+    )
+    undecided = (
+        "Undecided: everything else. How many would be needed is a normal approximation for a power of "
+        f"{100 * settings.power:g} %, if the difference stays as it is: to find it, or to show that it is within the "
+        "margin, whichever takes fewer."
+    )
+    patients = "Patients are the unit: cases of one are drawn together, and tests take their mean."
+    return (pooled, missing, patients, intervals, adjusted, equivalent, better, seeds, undecided)
+
+
+def judged(
+    pair: Pair,
+    settings: CompareSettings,
+    *,
+    higher_is_better: bool,
+    num_patients: int,
+    num_pairs: int,
+    narrow_seeds: Interval,
+) -> Pair:
+    """The pair with its verdict, the reason, and how many patients would be needed.
+
+    `narrow_seeds` is the interval of the difference over patients and seeds of level 1 - 2 alpha, which lies within the
+    margin where two one-sided tests find equivalence. There are two patients at least, and some pair differs.
+    """
+    verdict, reason = _verdict(pair, narrow_seeds, settings.alpha)
+    if verdict == "better" and (pair.difference > 0) != higher_is_better:
+        verdict = "worse"
+    needed = _needed(pair, settings.alpha / num_pairs, settings.power) if reason == "patients" else None
+    if needed is not None and needed <= num_patients:
+        return replace(pair, verdict=verdict, reason="tests", patients_needed=None)
+    return replace(pair, verdict=verdict, reason=reason, patients_needed=needed)
+
+
+def _verdict(pair: Pair, narrow_seeds: Interval, alpha: float) -> tuple[Verdict, Reason]:
+    """As if larger values were better and ours had them; the caller knows."""
+    if pair.num_better == pair.num_worse == 0:
+        return "undecided", "same"
+    few_seeds = math.isnan(narrow_seeds.low)
+    if pair.margin is not None and pair.adjusted_equivalence_p < alpha:
+        if few_seeds or -pair.margin < narrow_seeds.low <= narrow_seeds.high < pair.margin:
+            return "equivalent", ""
+        return "undecided", "seeds"
+    one_way = pair.difference * pair.rank_biserial > 0
+    if pair.adjusted_p < alpha and pair.interval.excludes_zero and one_way:
+        if pair.beyond_seeds is False:
+            return "undecided", "seeds"
+        return "better", ""
+    return "undecided", "patients"
+
+
+def _needed(pair: Pair, alpha: float, power: float) -> int | None:
+    """Patients that would decide; None if nobody can say."""
+    if not pair.std > 0:
+        return None
+    found = patients_to_find(pair.difference, pair.std, alpha=alpha, power=power)
+    if pair.margin is not None:
+        same = patients_for_equivalence(pair.margin, pair.std, alpha=alpha, difference=pair.difference, power=power)
+        found = min(found, same)
+    return None if math.isinf(found) else max(math.ceil(found), fewest_for_signed_rank(alpha))

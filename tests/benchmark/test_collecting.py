@@ -1,0 +1,87 @@
+import shutil
+
+import pytest
+from designs import designed, finish
+
+from voxelseg.benchmark.collecting import collect
+from voxelseg.benchmark.entrants import Entrant
+from voxelseg.benchmark.fairness import fairness
+from voxelseg.benchmark.length import Length
+from voxelseg.compare.cost import Cost
+from voxelseg.files import write_json
+
+
+def test_a_seed_counts_when_all_its_folds_are_finished(tmp_path):
+    design = designed(tmp_path)
+    for fold, seed, dice in [(0, 0, 0.5), (1, 0, 0.8), (0, 1, 0.6)]:
+        finish(design, "unet", fold, seed, dice=dice, seconds=4.0 + fold)
+    unet, uxnet = collect(design, {"unet, fold 1, seed 1": "was ended"}, {"unet": Cost(parameters=7)})
+    assert list(unet.runs) == ["0"]
+    assert unet.runs["0"].case_means("dice") == {"a": 0.5, "b": 0.5, "c": 0.8}
+    assert unet.fault == "fold 1, seed 1: was ended"
+    assert unet.notes == ("Left out, since not all folds are finished: seed 1.",)
+    assert unet.cost.parameters == 7
+    assert unet.cost.training_s == 4.5  # of the folds of seed 0: 4 s and 5 s
+    assert unet.cost.seconds_per_case == 2.25  # 2.5 s and 2 s
+    assert not uxnet.runs
+    assert uxnet.fault.count("not finished") == 4
+    assert not uxnet.notes
+
+
+def test_a_case_that_two_folds_hold_out_is_named_with_its_fold(tmp_path):
+    design = designed(
+        tmp_path, "unet", seeds=(0,), held_out={0: {"a": "anna", "b": "bert"}, 1: {"a": "anna", "b": "bert"}}
+    )
+    finish(design, "unet", 0, 0)
+    shutil.copytree(tmp_path / "cells" / "unet" / "fold_0_seed_0", tmp_path / "cells" / "unet" / "fold_1_seed_0")
+    (tmp_path / "cells" / "unet" / "fold_1_seed_0" / "fold_0").rename(
+        tmp_path / "cells" / "unet" / "fold_1_seed_0" / "fold_1"
+    )
+    (unet,) = collect(design, {}, {})
+    assert set(unet.runs["0"].cases) == {"a (fold 0)", "b (fold 0)", "a (fold 1)", "b (fold 1)"}
+    assert unet.origins["b (fold 1)"] == "b"
+
+
+def test_what_nnunet_says_of_itself_is_its_cost(tmp_path):
+    design = designed(tmp_path, "unet,nnunet", seeds=(0,))
+    for fold in (0, 1):
+        folder = finish(design, "nnunet", fold, 0)
+        training = {"parameters": 9, "patch_size": [8, 8, 8], "batch_size": 2, "seconds_per_step": 0.5}
+        write_json(folder / "training.json", {**training, "torch_threads": 1})
+    nnunet = collect(design, {}, {})[1]
+    assert (nnunet.cost.parameters, nnunet.cost.patch_size, nnunet.cost.step_s) == (9, (8, 8, 8), 0.5)
+    assert nnunet.cost.training_s == 4.0
+    assert nnunet.cost.macs is None
+
+
+def test_the_reader_is_told_what_is_equal_and_what_is_not(tmp_path):
+    entrants = (
+        Entrant(name="plain", model="unet"),
+        Entrant(name="tuned", model="unet", settings=("train.lr=0.1",)),
+        Entrant(name="learnt", model="logonet", pretrain="simmim"),
+        Entrant(name="given", model="unet", init="RUN"),
+        Entrant(name="nnunet", model="nnunet"),
+    )
+    said = fairness(designed(tmp_path, entrants))
+    assert said[0].startswith(
+        "All contestants but nnU-Net: the same 2 folds, preprocessed scans, patches of 16 x 24 x 32"
+    )
+    assert said[1] == "Length: 3 steps each, however long these take."
+    assert said[2] == "Of their own: tuned (train.lr=0.1)."
+    assert said[3].endswith("as long as the training itself: learnt (simmim).")
+    assert said[4].endswith("knows nothing more: given (RUN).")
+    assert said[5].startswith("nnU-Net: the same folds")
+
+
+def test_equal_minutes_name_the_machine_that_they_were_on(tmp_path):
+    pace = {"device": "cpu", "jobs": 2, "threads": 1}
+    said = fairness(designed(tmp_path, "unet", length=Length(budget="30m"), pace=pace))
+    assert "30m of training each, steps and running validation, on cpu with 1 thread, 2 trainings at a time" in said[1]
+    assert len(said) == 2
+
+
+@pytest.mark.parametrize("name", ["unet", "uxnet"])
+def test_settings_are_shown_as_they_were_given(tmp_path, name):
+    found = {one.name: one.settings for one in collect(designed(tmp_path), {}, {})}
+    assert found[name]["model"] == name
+    assert "train.workers=0" in found[name]["settings"]
