@@ -1,8 +1,9 @@
 """What the trainings of a benchmark left, as contestants of a comparison."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from voxelseg.benchmark.design import Cell, Design, Outcome
+from voxelseg.benchmark.design import Cell, Design
 from voxelseg.benchmark.entrants import Entrant
 from voxelseg.benchmark.nnunet import TRAINING_FILE
 from voxelseg.compare.contestants import Contestant
@@ -11,6 +12,7 @@ from voxelseg.compare.sources import mean_cost
 from voxelseg.evaluate.held_out import PAIRS_FILE, VALIDATION_FOLDER, CaseFiles, read_pairs
 from voxelseg.evaluate.pooling import pool
 from voxelseg.files import read_json
+from voxelseg.train.finished import FinishedFold
 
 
 def collect(design: Design, faults: Mapping[str, str], costs: Mapping[str, Cost]) -> list[Contestant]:
@@ -72,14 +74,17 @@ def _within(cell: Cell) -> str:
     return f"fold {cell.fold}, seed {cell.seed}"
 
 
-def _with_training(cost: Cost, outcomes: list[Outcome]) -> Cost:
+def _with_training(cost: Cost, outcomes: list[FinishedFold]) -> Cost:
     """`cost` with the means of the trainings' times and steps."""
-    costs = [one.cost_of_training(cost) for one in outcomes]
+    taken = ("steps", "training_s", "seconds_per_case")
+    costs = [replace(cost, **{name: getattr(one, name) for name in taken}) for one in outcomes]
     return mean_cost(costs) or cost
 
 
 def _notes(
-    design: Design, whole: Mapping[int, object], found: Mapping[int, Mapping[int, Outcome | None]]
+    design: Design,
+    whole: Mapping[int, object],
+    found: Mapping[int, Mapping[int, FinishedFold | None]],
 ) -> tuple[str, ...]:
     """Seeds that are left out though some of their folds are finished."""
     begun = [str(seed) for seed, folds in found.items() if seed not in whole and any(folds.values())]

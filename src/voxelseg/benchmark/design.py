@@ -11,23 +11,16 @@ OUT/costs.json                      what each network costs, measured once
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from voxelseg.benchmark.entrants import Entrant
 from voxelseg.benchmark.length import Length
-from voxelseg.compare.cost import Cost
-from voxelseg.errors import ConfigError, DataError
-from voxelseg.evaluate import Evaluation, read_evaluation
-from voxelseg.evaluate.evaluation import SUMMARY_FILE
-from voxelseg.evaluate.held_out import VALIDATION_FOLDER
+from voxelseg.errors import ConfigError
 from voxelseg.files import locked, read_json, write_json
 from voxelseg.plan.plan import Plan
-from voxelseg.predict.folder import RECORD_FILE
-from voxelseg.train.loop.log import LOG_FILE, read_log
+from voxelseg.train.finished import FinishedFold, read_finished_fold
 
 BENCHMARK_FILE = "benchmark.json"
 SPLITS_FILE = "splits.json"
@@ -45,23 +38,6 @@ class Cell:
     def name(self) -> str:
         """Such as "uxnet, fold 0, seed 1"."""
         return f"{self.entrant.name}, fold {self.fold}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished training left."""
-
-    scores: Evaluation
-    """Of the held-out cases."""
-    steps: int
-    training_s: float
-    seconds_per_case: float | None
-    """Mean over the held-out cases; None where it was not noted."""
-
-    def cost_of_training(self, cost: Cost) -> Cost:
-        """`cost` with what this training took."""
-        taken = {name: getattr(self, name) for name in ("steps", "training_s", "seconds_per_case")}
-        return replace(cost, **taken)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,21 +95,9 @@ class Design:
         kept = [one for one in given if not one.strip().startswith("plan.")]
         return [*self.length.settings(given), *kept]
 
-    def outcome(self, cell: Cell) -> Outcome | None:
-        """Of a finished training; None for another, or if its files are damaged: the same command makes them again."""
-        fold = self.cell_folder(cell) / f"fold_{cell.fold}"
-        if not (fold / VALIDATION_FOLDER / SUMMARY_FILE).is_file():
-            return None
-        try:
-            scores = read_evaluation(fold / VALIDATION_FOLDER)
-        except DataError:
-            return None
-        epochs = [event for event in read_log(fold / LOG_FILE) if event["event"] == "epoch"]
-        if set(scores.cases) != set(self.held_out[cell.fold]) or not epochs:
-            return None
-        return Outcome(
-            scores, int(epochs[-1]["step"]), float(epochs[-1]["elapsed_s"]), _seconds_per_case(fold / VALIDATION_FOLDER)
-        )
+    def outcome(self, cell: Cell) -> FinishedFold | None:
+        """Of a finished training; None for another."""
+        return read_finished_fold(self.cell_folder(cell) / f"fold_{cell.fold}", self.held_out[cell.fold])
 
     def record(self, more: Mapping[str, Any]) -> None:
         """Note what all trainings in the folder, which must be locked, share, and `more` that may differ between calls.
@@ -176,13 +140,6 @@ def wait_for_others(design: Design) -> None:
         if folder.is_dir():
             with locked(folder, wait=True):
                 pass
-
-
-def _seconds_per_case(predictions: Path) -> float | None:
-    with suppress(DataError, AttributeError):  # not there or damaged: the label maps are no worse for it
-        taken = read_json(predictions / RECORD_FILE).get("seconds", {})
-        return fmean(taken.values()) if taken else None
-    return None
 
 
 def _other(words: str, known: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterable[str]:

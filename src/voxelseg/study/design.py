@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from voxelseg.data.splits import Split, write_splits
-from voxelseg.errors import ConfigError, DataError
-from voxelseg.evaluate import Evaluation, read_evaluation
-from voxelseg.evaluate.evaluation import SUMMARY_FILE
-from voxelseg.evaluate.held_out import VALIDATION_FOLDER
+from voxelseg.errors import ConfigError
 from voxelseg.files import locked, read_json, write_json
 from voxelseg.side_by_side.jobs import Job
 from voxelseg.study.starts import Start
 from voxelseg.study.subsets import Subset
-from voxelseg.train.loop.log import LOG_FILE, read_log
+from voxelseg.train.finished import FinishedFold, read_finished_fold
 
 SETTINGS_FILE = "settings.json"
 OF_INIT = ("transfer.channels", "transfer.grow_kernels", "transfer.least_share")
@@ -46,16 +43,6 @@ class Training:
     def subset_name(self) -> str:
         """What the file of its cases, and its folder, are called."""
         return f"{self.share:g}_seed_{self.seed}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a finished training left."""
-
-    scores: Evaluation
-    """Of the held-out cases."""
-    steps: int
-    training_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,19 +109,9 @@ class Design:
             log=self.folder / "logs" / f"{training.start.name}_{training.subset_name}.log",
         )
 
-    def outcome(self, training: Training) -> Outcome | None:
-        """Of a finished training; None for another, or if its files are damaged: the same command makes them again."""
-        fold = self.run_folder(training) / "fold_0"
-        if not (fold / VALIDATION_FOLDER / SUMMARY_FILE).is_file():
-            return None
-        try:
-            scores = read_evaluation(fold / VALIDATION_FOLDER)
-        except DataError:
-            return None
-        epochs = [event for event in read_log(fold / LOG_FILE) if event["event"] == "epoch"]
-        if set(scores.cases) != set(self.held_out) or not epochs:
-            return None
-        return Outcome(scores, int(epochs[-1]["step"]), float(epochs[-1]["elapsed_s"]))
+    def outcome(self, training: Training) -> FinishedFold | None:
+        """Of a finished training; None for another."""
+        return read_finished_fold(self.run_folder(training) / "fold_0", self.held_out)
 
     def record(self) -> None:
         """Note what all trainings in the folder have in common.

@@ -18,8 +18,9 @@ from voxelseg.statistics.paired import (
     paired_over_seeds,
 )
 from voxelseg.statistics.seeds import ENOUGH_SEEDS
-from voxelseg.study.design import Design, Outcome, Training
+from voxelseg.study.design import Design, Training
 from voxelseg.study.starts import SCRATCH, Start
+from voxelseg.train.finished import FinishedFold
 
 Dice = dict[str, float]
 """Mean foreground Dice by held-out case."""
@@ -120,7 +121,7 @@ class Study:
     """All of it."""
 
     design: Design
-    outcomes: Mapping[Training, Outcome]
+    outcomes: Mapping[Training, FinishedFold]
     """Of the trainings that are finished."""
     faults: Mapping[str, str]
     """What went wrong, by the names of the trainings that failed."""

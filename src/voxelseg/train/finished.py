@@ -1,0 +1,53 @@
+"""What a finished training of a fold left."""
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from voxelseg.errors import DataError
+from voxelseg.evaluate import Evaluation, read_evaluation
+from voxelseg.evaluate.evaluation import SUMMARY_FILE
+from voxelseg.evaluate.held_out import VALIDATION_FOLDER
+from voxelseg.files import read_json
+from voxelseg.predict.folder import RECORD_FILE
+from voxelseg.train.loop.log import LOG_FILE, read_log
+
+
+@dataclass(frozen=True)
+class FinishedFold:
+    """Scores and length."""
+
+    scores: Evaluation
+    """Of the held-out cases."""
+    steps: int
+    training_s: float
+    seconds_per_case: float | None
+    """Mean over the predictions of the held-out cases; None where it was not noted."""
+
+
+def read_finished_fold(folder: Path, held_out: Collection[str]) -> FinishedFold | None:
+    """What RUN/fold_K holds; None if it is not finished, or damaged: the same command then makes it again.
+
+    `held_out` are the ids of the cases that it must have scored.
+    """
+    validation = folder / VALIDATION_FOLDER
+    if not (validation / SUMMARY_FILE).is_file():
+        return None
+    try:
+        scores = read_evaluation(validation)
+    except DataError:
+        return None
+    epochs = [event for event in read_log(folder / LOG_FILE) if event["event"] == "epoch"]
+    if set(scores.cases) != set(held_out) or not epochs:
+        return None
+    last = epochs[-1]
+    return FinishedFold(scores, int(last["step"]), float(last["elapsed_s"]), _seconds_per_case(validation))
+
+
+def _seconds_per_case(predictions: Path) -> float | None:
+    with suppress(DataError, AttributeError):  # not there or damaged: the label maps are no worse for it
+        taken = read_json(predictions / RECORD_FILE).get("seconds", {})
+        return fmean(taken.values()) if taken else None
+    return None
