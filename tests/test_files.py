@@ -197,3 +197,14 @@ def test_lines_of_json_are_read_without_the_one_that_was_cut_off(tmp_path: Path)
     assert read_json_lines(path) == []
     path.write_text('{"step": 1}\n[2]\n{"step": 3}\n{"ste')
     assert read_json_lines(path) == [{"step": 1}, {"step": 3}]
+
+
+def test_text_that_utf_8_lacks_is_written_as_its_number(tmp_path):
+    write_text(tmp_path / "a.md", "run_\udcff")
+    assert (tmp_path / "a.md").read_text(encoding="utf-8") == "run_\\udcff"
+
+
+def test_json_nested_beyond_reading_is_said(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(DataError, match="not valid JSON"):
+        read_json(tmp_path / "deep.json")

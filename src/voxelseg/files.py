@@ -84,8 +84,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 to `path` atomically."""
-    write_bytes(path, text.encode())
+    """Write `text` as UTF-8 to `path` atomically; what UTF-8 lacks, as a strange file name has it, as its number."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -137,7 +137,7 @@ def read_json(path: Path, *, remedy: str = "Restore the file or make it again.")
         raise DataError(f"{path}: file not found. {remedy}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not valid JSON ({error}). {remedy}") from error
 
 

@@ -230,3 +230,27 @@ def test_tables_of_different_contestants_are_refused():
         compare([drawn([0.0, 0.1], 5), drawn([0.0], 5)])
     with pytest.raises(DataError, match="nothing to compare"):
         compare([])
+
+
+def test_one_patient_with_many_scans_cannot_hide_behind_the_many_that_are_equivalent():
+    # One patient with 60 scans loses 0.1 in each; 60 others with one scan each differ by a ten thousandth.
+    rng = np.random.default_rng(0)
+    ours = 0.8 + 0.01 * rng.standard_normal(120)
+    theirs = ours + np.r_[np.full(60, 0.1), 1e-4 * rng.standard_normal(60)]
+    patients = [0] * 60 + list(range(1, 61))
+    pair = result(of_arrays(a=ours, b=theirs, patients=patients)).pairs[0]
+    assert pair.adjusted_equivalence_p < 0.05  # of the patients' means
+    assert pair.difference == pytest.approx(-0.05, abs=0.001)  # of the cases: ten times the margin
+    assert pair.verdict == "undecided"
+
+
+def test_two_patients_whose_differences_agree_are_no_equivalence():
+    pair = result(of_arrays(a=[0.5, 0.7], b=[0.5010, 0.7011])).pairs[0]
+    assert pair.adjusted_equivalence_p < 0.05
+    assert pair.verdict == "undecided"
+
+
+def test_a_difference_that_never_varies_is_held_against_the_margin():
+    ours = np.linspace(0.5, 0.9, 8)
+    assert result(of_arrays(a=ours, b=ours + 0.001)).pairs[0].verdict == "equivalent"
+    assert result(of_arrays(a=ours, b=ours + 0.01)).pairs[0].verdict == "worse"

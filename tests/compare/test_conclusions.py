@@ -137,9 +137,7 @@ def test_missing_predictions_are_told_by_name():
     assert "b has no prediction of 1 case, which counts as the worst value: y." in worst
 
 
-def test_undefined_scores_are_told_and_who_they_favour():
-    notes = compare([of_arrays(a=[0.9, NAN, 0.7, NAN], b=[0.8, 0.0, 0.6, NAN])], CompareSettings(resamples=500)).notes
-    assert notes[0].startswith("Dice is undefined in 2 cases, left out for all contestants: c001, c003. In one of them")
+def test_undefined_scores_are_told():
     everyone = compare([of_arrays(a=[0.9, NAN, 0.7], b=[0.8, NAN, 0.6])], CompareSettings(resamples=500)).notes
     assert everyone[0] == "Dice is undefined in 1 case, left out for all contestants: c001."
 

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 from scored import drawn
 
@@ -76,3 +79,20 @@ def test_what_is_given_twice_is_refused(scored):
 def test_cases_of_all_runs_are_those_of_a_contestant():
     runs = {"0": drawn(0.8, num=2), "1": drawn(0.8, num=3)}
     assert Contestant(name="a", runs=runs).cases == ("case_00", "case_01", "case_02")
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, f"name={'x' * 5000}", "a\0b"])
+def test_what_could_be_no_path_is_no_folder(text):
+    with pytest.raises(ConfigError, match="no folder"):
+        read_contestants([text])
+
+
+def test_a_file_is_no_folder(scored):
+    with pytest.raises(ConfigError, match=r"no folder .*cases\.csv"):
+        read_contestants([str(scored["a/seed_0"] / "cases.csv")])
+
+
+def test_a_folder_whose_name_is_no_text_is_called_by_marks(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/run_\xff"))
+    drawn(0.8, num=3).write(folder)
+    assert names(folder) == ["run_\ufffd"]

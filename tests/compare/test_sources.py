@@ -193,3 +193,8 @@ def test_the_mean_cost_is_over_what_is_known():
     found = mean_cost([Cost(parameters=4, training_s=10.0, steps=2.0), Cost(parameters=4, training_s=30.0)])
     assert (found.parameters, found.training_s, found.steps, found.seconds_per_case) == (4, 20.0, 2.0, None)
     assert mean_cost([]) is None
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path):
+    with pytest.raises(DataError, match=r"gone: cannot be read .*Give a folder that you may read"):
+        read_source(tmp_path / "gone", None)

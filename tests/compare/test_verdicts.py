@@ -27,7 +27,11 @@ FOUND = Pair(
 )
 
 
-def verdict(*, higher_is_better=True, narrow_seeds=NO_INTERVAL, num_patients=40, num_pairs=3, **changes):
+INSIDE, ACROSS = Interval(-0.004, 0.004), Interval(-0.004, 0.006)
+"""Of the margin."""
+
+
+def verdict(*, higher_is_better=True, narrow=INSIDE, narrow_seeds=NO_INTERVAL, num_patients=40, num_pairs=3, **changes):
     pair = Pair(**{**FOUND.__dict__, **changes})
     found = judged(
         pair,
@@ -35,6 +39,7 @@ def verdict(*, higher_is_better=True, narrow_seeds=NO_INTERVAL, num_patients=40,
         higher_is_better=higher_is_better,
         num_patients=num_patients,
         num_pairs=num_pairs,
+        narrow=narrow,
         narrow_seeds=narrow_seeds,
     )
     return found.verdict, found.reason
@@ -45,6 +50,8 @@ def test_better_takes_the_test_and_the_interval_on_the_same_side():
     assert verdict(adjusted_p=0.06)[0] == "undecided"
     assert verdict(interval=Interval(-0.001, 0.03))[0] == "undecided"
     assert verdict(rank_biserial=-0.6) == ("undecided", "tests")
+    assert verdict(rank_biserial=-0.6, num_patients=4) == ("undecided", "tests")  # more would not make them agree
+    assert verdict(rank_biserial=-0.6, adjusted_p=0.2, num_patients=4) == ("undecided", "patients")
 
 
 def test_the_direction_of_the_column_decides_between_better_and_worse():
@@ -60,12 +67,18 @@ def test_equivalent_takes_the_adjusted_test_and_wins_over_better():
     assert verdict(adjusted_equivalence_p=0.01, margin=None) == ("better", "")
 
 
+def test_equivalent_takes_an_interval_within_the_margin_and_six_patients():
+    assert verdict(adjusted_equivalence_p=0.01, narrow=ACROSS) == ("better", "")
+    assert verdict(adjusted_equivalence_p=0.01, narrow=NO_INTERVAL) == ("better", "")
+    assert verdict(adjusted_equivalence_p=0.01, adjusted_p=1.0, num_patients=5) == ("undecided", "patients")
+    assert verdict(adjusted_equivalence_p=0.01, num_patients=6) == ("equivalent", "")
+
+
 def test_with_enough_seeds_both_take_the_interval_over_them():
     assert verdict(seeds=Interval(0.001, 0.04)) == ("better", "")
     assert verdict(seeds=Interval(-0.001, 0.04)) == ("undecided", "seeds")
-    inside, across = Interval(-0.004, 0.004), Interval(-0.004, 0.006)
-    assert verdict(adjusted_equivalence_p=0.01, narrow_seeds=inside) == ("equivalent", "")
-    assert verdict(adjusted_equivalence_p=0.01, narrow_seeds=across) == ("undecided", "seeds")
+    assert verdict(adjusted_equivalence_p=0.01, narrow_seeds=INSIDE) == ("equivalent", "")
+    assert verdict(adjusted_equivalence_p=0.01, narrow_seeds=ACROSS) == ("undecided", "seeds")
 
 
 def test_patients_that_are_needed_are_for_the_level_of_one_of_all_pairs():
@@ -75,6 +88,7 @@ def test_patients_that_are_needed_are_for_the_level_of_one_of_all_pairs():
         higher_is_better=True,
         num_patients=40,
         num_pairs=3,
+        narrow=NO_INTERVAL,
         narrow_seeds=NO_INTERVAL,
     )
     # z of 1 - 0.05 / 3 / 2 is 2.394: ((2.394 + 0.842) * 0.03 / 0.01)^2 = 94.2; equivalence cannot be shown at 0.01
@@ -96,6 +110,7 @@ def test_differences_that_do_not_vary_have_no_number_that_is_needed():
         higher_is_better=True,
         num_patients=2,
         num_pairs=1,
+        narrow=NO_INTERVAL,
         narrow_seeds=NO_INTERVAL,
     )
     assert (pair.verdict, pair.reason, pair.patients_needed) == ("undecided", "patients", None)

@@ -154,6 +154,16 @@ def test_values_that_the_description_does_not_know_are_refused(tmp_path):
         score_files(pair, LABELS, tolerance_mm=1.0)
 
 
+@pytest.mark.parametrize(("value", "found"), [(70000, "from 0 to 70000"), (-1, "from -1 to 0")])
+def test_values_that_cannot_be_classes_are_refused_with_the_file_that_has_them(tmp_path, value, found):
+    array = np.zeros((3, 4, 5), np.int32)
+    reference = save(tmp_path / "r.nii.gz", array)
+    array[0, 0, 0] = value
+    pair = LabelPair("a", save(tmp_path / "p.nii.gz", array), reference)
+    with pytest.raises(DataError, match=rf"p\.nii\.gz: label values {found}, expected 0 to 65535"):
+        score_files(pair, None, tolerance_mm=1.0)
+
+
 @pytest.mark.parametrize(("shift_mm", "off_grid"), [(0.0, False), (0.005, False), (0.05, True), (0.24, True)])
 def test_grids_apart_by_more_than_rounding_are_marked(tmp_path, shift_mm, off_grid):
     shifted = AFFINE.copy()

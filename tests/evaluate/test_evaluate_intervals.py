@@ -7,6 +7,7 @@ from scipy.stats import bootstrap, ttest_1samp
 from voxelseg.evaluate import ClassScore, Evaluation
 from voxelseg.evaluate.intervals import bootstrap_intervals
 from voxelseg.metrics import METRICS
+from voxelseg.statistics.intervals import Interval
 
 NAN = math.nan
 
@@ -26,10 +27,17 @@ def own_patients(found):
 
 
 def test_the_interval_of_two_cases_is_as_wide_as_students_t():
-    found = evaluation(liver=[0.2, 0.8])
+    found = evaluation(liver=[0.49, 0.51])
     interval = bootstrap_intervals(found, own_patients(found))["dice"].mean
-    # standard error 0.3, Student's t of one degree of freedom 12.7062
-    assert (interval.low, interval.high) == pytest.approx((0.5 - 3.8119, 0.5 + 3.8119), abs=1e-4)
+    # standard error 0.01, Student's t of one degree of freedom 12.7062
+    assert (interval.low, interval.high) == pytest.approx((0.5 - 0.127062, 0.5 + 0.127062), abs=1e-5)
+
+
+def test_no_interval_reaches_beyond_the_best_and_the_worst_value():
+    found = bootstrap_intervals(evaluation(liver=[0.2, 0.8]), {"c0": "c0", "c1": "c1"})
+    assert found["dice"].mean == found["dice"].classes["liver"] == Interval(0.0, 1.0)
+    assert found["hd95_mm"].mean.low == 0.0
+    assert found["hd95_mm"].mean.high == pytest.approx(0.5 + 12.7062 * 0.3)
 
 
 def test_few_cases_of_two_classes_have_the_t_interval_of_their_means():
@@ -74,12 +82,12 @@ def test_undefined_values_are_left_out_of_each_draw():
 
 
 def test_there_is_no_interval_for_one_patient_or_a_class_without_values():
-    found = evaluation(liver=[0.4, 0.6], spleen=[NAN, NAN])
+    found = evaluation(liver=[0.49, 0.51], spleen=[NAN, NAN])
     of_one = bootstrap_intervals(found, dict.fromkeys(found.cases, "p"))["dice"]
     assert math.isnan(of_one.mean.low)
     of_two = bootstrap_intervals(found, own_patients(found))["dice"]
     assert math.isnan(of_two.classes["spleen"].low)
-    assert of_two.mean.low == pytest.approx(0.5 - 12.7062 * 0.1)
+    assert of_two.mean.low == pytest.approx(0.5 - 12.7062 * 0.01)
 
 
 def test_the_seed_decides_the_draws():

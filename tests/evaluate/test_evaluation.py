@@ -193,3 +193,11 @@ def test_missing_and_damaged_files_are_data_errors(tmp_path):
         read_evaluation(tmp_path)
     with pytest.raises(DataError, match=r"cases\.csv: cannot be read.*Train on"):
         read_evaluation(tmp_path, remedy="Train on.")
+
+
+def test_scores_that_are_no_utf_8_are_said_in_a_line(tmp_path):
+    scores = (ClassScore("Müller", "liver", dict.fromkeys(METRICS, 0.5), 1.0, 1.0),)
+    cases, _ = Evaluation(scores, 1.0).write(tmp_path)
+    cases.write_bytes(cases.read_text(encoding="utf-8").encode("latin-1"))
+    with pytest.raises(DataError, match=r"cases\.csv: no UTF-8 \(.{,40} at byte \d+\)\. Run"):
+        read_evaluation(tmp_path)

@@ -169,6 +169,18 @@ def test_cases_slightly_off_their_grid_are_scored_and_noted(folders, tmp_path):
     assert json.loads((tmp_path / "scores" / "summary.json").read_text())["notes"] == [note]
 
 
+def test_cases_whose_axes_are_not_at_right_angles_are_scored_and_noted(folders, tmp_path):
+    sheared = AFFINE.copy()
+    sheared[1, 2] = 0.6  # slices 3 mm apart lie 0.6 mm off each other: a gantry tilted by 11 degrees
+    for folder in folders:
+        save(folder / "a.nii.gz", [1, 1, 2], sheared)
+    evaluation = evaluate(*folders, tmp_path / "scores", labels=LABELS)
+    assert evaluation.values("dice", "liver")["a"] == 1.0
+    assert evaluation.notes == (
+        "Distances are as if the scan's axes were at right angles, which they are not (gantry tilt): a.",
+    )
+
+
 class Deadly:
     """Ends the process that receives it."""
 

@@ -28,7 +28,7 @@ def test_equivalence_is_the_larger_of_two_one_sided_tests():
     assert found.equivalence_p(0.005) > 0.5  # the mean lies outside
 
 
-def test_too_few_or_equal_differences_have_no_test():
+def test_too_few_differences_have_no_test_and_equal_ones_that_of_equivalence_only():
     for values in (np.zeros(0), np.array([0.1])):
         assert math.isnan(paired_t(values).p)
         assert math.isnan(paired_t(values).std)
@@ -36,7 +36,9 @@ def test_too_few_or_equal_differences_have_no_test():
     assert equal.std == 0.0
     assert math.isnan(equal.p)
     assert math.isnan(equal.cohens_dz)
-    assert math.isnan(equal.equivalence_p(0.5))
+    assert equal.equivalence_p(0.5) == 0.0
+    assert equal.equivalence_p(0.05) == 1.0
+    assert math.isnan(paired_t(np.array([0.1])).equivalence_p(0.5))
 
 
 def test_one_in_twenty_tests_of_nothing_is_below_the_level():

@@ -5,7 +5,15 @@ import pytest
 from rates import around
 from scipy.stats import ttest_1samp
 
-from voxelseg.statistics.intervals import Interval, bootstrap_interval, clustered_error, mean_interval, t_interval
+from voxelseg.statistics.intervals import (
+    NO_INTERVAL,
+    Interval,
+    bootstrap_interval,
+    clustered_error,
+    mean_interval,
+    percentile_interval,
+    t_interval,
+)
 from voxelseg.statistics.resampling import Draws
 
 NAN = math.nan
@@ -115,7 +123,14 @@ def test_the_interval_holds_with_scans_of_one_patient_that_are_alike(num_patient
 def test_plain_percentiles_are_too_narrow_for_few_groups_and_these_are_not():
     rng = np.random.default_rng(7)
     samples = rng.beta(9, 1, (1500, 8))  # like Dice: most near 1, some far below
-    plain = [mean_interval(dict(enumerate(one)), resamples=1000) for one in samples]
+    draws = Draws(8, resamples=1000)
+    plain = [percentile_interval(draws.means(one[:, None], np.ones((8, 1)))[:, 0], 8) for one in samples]
     ours = [bootstrapped(one, resamples=1000) for one in samples]
     assert sum(one.low <= 0.9 <= one.high for one in plain) / 1500 == pytest.approx(0.86, abs=0.03)
     assert sum(one.low <= 0.9 <= one.high for one in ours) / 1500 == pytest.approx(0.915, abs=0.03)
+
+
+def test_an_interval_is_cut_at_the_best_and_the_worst_value():
+    assert Interval(-0.2, 1.3).within(1.0, 0.0) == Interval(0.0, 1.0)
+    assert Interval(-2.0, 30.0).within(0.0, math.inf) == Interval(0.0, 30.0)
+    assert math.isnan(NO_INTERVAL.within(1.0, 0.0).low)

@@ -22,7 +22,8 @@ from voxelseg.errors import ConfigError
 from voxelseg.files import locked
 from voxelseg.metrics.column import column, tolerances
 from voxelseg.report.comparison import write_comparison
-from voxelseg.report.comparison.numbers import DASH, p_text, score_text
+from voxelseg.report.comparison.numbers import DASH, score_text
+from voxelseg.report.comparison.overview import against
 from voxelseg.report.comparison.writing import MARKDOWN_FILE, PAGE_FILE
 
 
@@ -116,12 +117,11 @@ def comparison_table(found: Comparison) -> Group:
     title = f"{result.column.heading} of {cases_in_words(result)}"
     table = Table()
     table.add_column("Contestant", overflow="fold")
-    for heading in (f"{result.column.heading} [95 %]", "p (Holm)", "against the best"):
+    for heading in (f"{result.column.heading} [95 %]", "against the best, p (Holm)"):
         table.add_column(heading, justify="right")
     best = result.ranking[0].name
     for one in result.ranking:
-        pair = None if one.name == best else result.pair(one.name, best)
-        p, verdict = (DASH, "") if pair is None else (p_text(pair.adjusted_p), pair.verdict)
-        table.add_row(Text(one.name), score_text(one.mean, one.interval, result.column.unit), p, verdict)
+        verdict = DASH if one.name == best else against(result.pair(one.name, best), found.settings.alpha)
+        table.add_row(Text(one.name), score_text(one.mean, one.interval, result.column.unit), verdict)
     remarks = Text("\n".join(found.notes), style="table.caption")
     return Group(Text(title, style="table.title"), table, Text("\n".join(found.conclusions)), remarks)

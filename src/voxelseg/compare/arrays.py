@@ -55,7 +55,8 @@ class Scores:
     def _filled(self, name: str, settings: CompareSettings) -> Floats:
         """(runs, cases) of one contestant; missing predictions are what the settings say, or NaN, which is left out.
 
-        A class that is not in the reference of a case, as someone's undefined score says, cannot be missed there.
+        Where the score of everyone else is undefined, as neither reference nor prediction has the class, there is
+        nothing to miss.
         """
         table, absent = self.table, self.missing[name]
         if absent and settings.missing == "refuse":

@@ -45,12 +45,16 @@ def _alone(table: TableResult) -> str:
 def _leader(table: TableResult, best: str, pairs: Sequence[Pair]) -> str:
     mean = f"{mean_in_words(table.standing(best), table.column)} over {cases_in_words(table)}"
     if all(one.verdict == "better" for one in pairs):
-        return f"{best} is best: mean {table.title} {mean}, better than all {len(pairs)} others."
+        return f"{best} is best: mean {table.title} {mean}, better than {_all_others(len(pairs))}."
     share = f"{100 * table.standing(best).rank_shares[0]:.0f} %"
     return (
         f"No contestant can be called best. {best} has the best mean {table.title}, {mean}, and keeps it in {share} of "
         f"the draws of other patients, but {_relations(pairs)}."
     )
+
+
+def _all_others(many: int) -> str:
+    return "both others" if many == 2 else f"all {many} others"
 
 
 def _relations(pairs: Sequence[Pair]) -> str:
@@ -86,7 +90,7 @@ def _in_short(table: TableResult) -> str:
         return pair_in_words(pairs[0], table)
     mean = mean_in_words(best, table.column)
     if all(one.verdict == "better" for one in pairs):
-        return f"{best.name} is best, {mean}, better than all {len(pairs)} others."
+        return f"{best.name} is best, {mean}, better than {_all_others(len(pairs))}."
     return f"{best.name} has the best mean, {mean}, but {_relations(pairs)}."
 
 

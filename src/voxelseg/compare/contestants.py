@@ -72,7 +72,7 @@ def read_contestants(
 
 def _split(text: str) -> tuple[str, tuple[Path, ...]]:
     """Name, empty without one, and paths; a path that is there may hold "=" and ","."""
-    if Path(text).exists():
+    if _is_there(text):
         return "", (Path(text),)
     name, equals, rest = text.partition("=")
     if not equals:
@@ -81,17 +81,26 @@ def _split(text: str) -> tuple[str, tuple[Path, ...]]:
         raise ConfigError(
             f"{text}: expected NAME=PATH with a name of 1 to {_LONGEST_NAME} printable characters before the first '='."
         )
-    paths = (Path(rest),) if rest and Path(rest).exists() else tuple(Path(part) for part in rest.split(",") if part)
-    gone = [str(path) for path in paths if not path.is_dir()]
-    if gone or not paths:
+    parts = [rest] if _is_there(rest) else [part for part in rest.split(",") if part]
+    gone = [part for part in parts if not _is_there(part)]
+    if gone or not parts:
         raise ConfigError(
             f"{text}: no folder {', '.join(gone) or 'is given'}. Give PATH, NAME=PATH, or NAME=PATH,PATH for several "
             "seeds; each path is a folder of `voxelseg evaluate` or `voxelseg train`, or a folder of label maps."
         )
+    paths = tuple(map(Path, parts))
     twice = [str(path) for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if twice:
         raise ConfigError(f"{text}: given twice: {', '.join(twice)}. Each seed counts once.")
     return name.strip(), paths
+
+
+def _is_there(path: str) -> bool:
+    """Whether it is a folder; not if it may not be looked at, or could not be the name of any."""
+    try:
+        return bool(path) and Path(path).is_dir()
+    except OSError:
+        return False
 
 
 def _names(given: Sequence[tuple[str, tuple[Path, ...]]]) -> list[str]:
@@ -116,7 +125,7 @@ def _names(given: Sequence[tuple[str, tuple[Path, ...]]]) -> list[str]:
 
 def _telling_parts(paths: Sequence[Path]) -> list[str]:
     """Parts of the path, or of what several paths have in common; without last ones that everybody has."""
-    each = [path.resolve().parts for path in paths]
+    each = [_printable(path.resolve()).parts for path in paths]
     common = list(each[0])
     if len(each) > 1:
         same = [len(set(step)) == 1 for step in zip(*each, strict=False)]
@@ -124,6 +133,11 @@ def _telling_parts(paths: Sequence[Path]) -> list[str]:
     while len(common) > 1 and (common[-1] in _OF_MANY or re.fullmatch(r"fold_\w+", common[-1])):
         common.pop()
     return common
+
+
+def _printable(path: Path) -> Path:
+    """The path with a mark in place of what no page can show, such as bytes that are no UTF-8."""
+    return Path("".join(letter if letter.isprintable() else "\ufffd" for letter in str(path)))
 
 
 def _read(

@@ -3,16 +3,23 @@
 from collections.abc import Iterable, Sequence
 
 from voxelseg.compare.results import TableResult
+from voxelseg.compare.scores import MEAN
 from voxelseg.compare.settings import CompareSettings
 from voxelseg.compare.words import unit_of
-from voxelseg.data.wording import counted, some
+from voxelseg.data.wording import counted, listed, some
 from voxelseg.statistics.sample_size import fewest_for_signed_rank
 
 
 def remarks(tables: Sequence[TableResult], settings: CompareSettings) -> tuple[str, ...]:
     """Sentences, none twice."""
     first, *others = tables
-    found = [*_missing(first, settings), *_undefined(tables), *_faults(first, others), *_hopeless(first, settings)]
+    found = [
+        *_missing(first, settings),
+        *_false_finds(tables),
+        *_undefined(tables),
+        *_faults(first, others),
+        *_hopeless(first, settings),
+    ]
     return tuple(dict.fromkeys(found))
 
 
@@ -41,20 +48,31 @@ def _undefined(tables: Iterable[TableResult]) -> list[str]:
         cases = [frozenset(one.undefined) for one in table.standings]
         either = sorted(frozenset().union(*cases))
         if either and (table.class_name, *cases) not in notes:
-            num_partly = len(either) - len(frozenset.intersection(*cases))
-            notes[table.class_name, *cases] = _left_out(table, either, num_partly)
+            many = counted(len(either), "case")
+            found = f"{table.title} is undefined in {many}, left out for all contestants: {some(either)}."
+            notes[table.class_name, *cases] = found
     return list(notes.values())
 
 
-def _left_out(table: TableResult, cases: Sequence[str], num_partly: int) -> str:
-    found = f"{table.title} is undefined in {counted(len(cases), 'case')}, left out for all contestants: {some(cases)}."
-    if not num_partly:
-        return found
-    which = "one of them" if num_partly == 1 else f"{num_partly} of them"
-    return (
-        f"{found} In {which} not everyone's score is undefined: some found what is not there, which this comparison "
-        "does not hold against them."
-    )
+def _false_finds(tables: Iterable[TableResult]) -> list[str]:
+    """Who found classes that the reference does not have, once for all columns of a class."""
+    of_class: dict[str, TableResult] = {}
+    for table in tables:
+        of_class.setdefault(table.class_name, table)
+    of_class.pop(MEAN, None)
+    notes = []
+    for name, table in of_class.items():
+        found = [
+            f"{one.name} in {counted(len(one.false_finds), 'case')} ({some(one.false_finds)})"
+            for one in table.standings
+            if one.false_finds
+        ]
+        if found:
+            notes.append(
+                f"{name}: found where the reference has none by {listed(found)}. That counts as it was scored, such as "
+                "a Dice of 0; who rightly found nothing there counts with the best value, such as a Dice of 1."
+            )
+    return notes
 
 
 def _hopeless(table: TableResult, settings: CompareSettings) -> list[str]:

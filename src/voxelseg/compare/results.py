@@ -33,7 +33,9 @@ class Standing:
     missing: tuple[str, ...]
     """Cases without a prediction in some run."""
     undefined: tuple[str, ...]
-    """Cases in which neither the reference nor its prediction, in some run, has the class."""
+    """Cases in which neither the reference nor anyone's prediction has the class, as some run of it says."""
+    false_finds: tuple[str, ...] = ()
+    """Cases in which some run found what the reference does not have."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from voxelseg.data.wording import some
+from voxelseg.data.wording import MOST_NAMED, counted, some
 from voxelseg.errors import DataError
 from voxelseg.evaluate import Evaluation
 from voxelseg.evaluate.evaluation import mean_of_defined
@@ -14,6 +14,14 @@ MEAN = ""
 """In place of a class: the mean over the classes."""
 Runs = Mapping[str, Evaluation]
 """Seed -> scores with all folds pooled."""
+FalseFinds = Mapping[str, tuple[str, ...]]
+"""Contestant -> cases in which some run found what the reference does not have."""
+_ALIKE = 1e-3
+"""Share by which volumes of one reference may differ: an evaluation of a copy rounds spacings otherwise."""
+_ROUNDING = 1e-6
+"""By which a score may lie beyond the best or the worst value."""
+_LARGEST = 1e9
+"""Of a length in mm or a volume in ml: far more than any scan has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +35,11 @@ class ScoreTable:
     patients: Mapping[str, str]
     """Patient of each case."""
     values: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """Contestant -> seed -> case -> score. A case that is absent has no prediction; NaN: both masks are empty."""
+    """Contestant -> seed -> case -> score. A case that is absent has no prediction; NaN: neither the reference nor any
+    prediction has the class."""
+    false_finds: FalseFinds = field(default_factory=dict)
+    """Of the class, or of any for the mean. In these cases `values` have the column's best for rightly finding nothing.
+    """
 
     @property
     def title(self) -> str:
@@ -40,7 +52,7 @@ class ScoreTable:
         return tuple(case for case in self.cases if any(case not in one for one in runs))
 
     def undefined(self, contestant: str) -> tuple[str, ...]:
-        """Cases in which some run's score is undefined: reference and prediction are both empty."""
+        """Cases in which some run's score is undefined: neither the reference nor anyone's prediction has anything."""
         runs = self.values[contestant].values()
         return tuple(case for case in self.cases if any(math.isnan(one.get(case, 0.0)) for one in runs))
 
@@ -55,7 +67,11 @@ def score_tables(
 
     `contestants` maps names to runs, at least one each. `patients` has the patient of a case; a case that is not in it
     is a patient of its own. The classes are those that all runs have, one by one only in the columns `by_class`.
-    `differences` says what is left out. DataError if no class or no column is in all runs, or someone has no run.
+    `differences` says what is left out. A score that is undefined since both masks are empty becomes the best value
+    where another contestant or run found something: left out, as it is where nobody did, it would take that one's
+    mistake out of the comparison. So do challenges such as BraTS, in which finding nothing where nothing is has a Dice
+    of 1. DataError if no class or no column is in all runs, someone has no run, a score is impossible, or
+    references differ.
     """
     lacking = [contestant for contestant, each in contestants.items() if not each]
     if lacking or not contestants:
@@ -68,12 +84,19 @@ def score_tables(
         raise DataError(
             f"no {'column' if names else 'class'} is in all evaluations. {' '.join(differences(contestants))}"
         )
+    _check_values(contestants, names, columns)
+    _check_references(contestants, names)
+    false_finds = _false_finds(contestants, names)
+    disputed = {name: {case for cases in each.values() for case in cases} for name, each in false_finds.items()}
     cases = tuple(sorted({case for one in runs for case in one.cases}))
     whose = {case: (patients or {}).get(case, case) for case in cases}
     tables: dict[str, list[ScoreTable]] = {name: [] for name in (MEAN, *names)}
     for column in columns:
         values = {
-            contestant: {seed: {name: one.values(column.key, name) for name in names} for seed, one in each.items()}
+            contestant: {
+                seed: {name: _settled(one.values(column.key, name), disputed[name], column.best) for name in names}
+                for seed, one in each.items()
+            }
             for contestant, each in contestants.items()
         }
         for name in (MEAN, *(names if column.key in by_class else ())):
@@ -81,8 +104,71 @@ def score_tables(
                 contestant: {seed: _means(one) if name == MEAN else one[name] for seed, one in each.items()}
                 for contestant, each in values.items()
             }
-            tables[name].append(ScoreTable(column=column, class_name=name, cases=cases, patients=whose, values=of_name))
+            tables[name].append(
+                ScoreTable(
+                    column=column,
+                    class_name=name,
+                    cases=cases,
+                    patients=whose,
+                    values=of_name,
+                    false_finds=false_finds[name],
+                )
+            )
     return [table for each in tables.values() for table in each]
+
+
+def _check_values(contestants: Mapping[str, Runs], names: Collection[str], columns: Sequence[Column]) -> None:
+    """DataError for a score that its column cannot have."""
+    faults = []
+    for column in columns:
+        low, high = sorted((column.best, min(column.worst, _LARGEST)))
+        faults += [
+            f"{contestant}, {score.case}, {score.name}: {column.title} {score.metrics[column.key]:g}"
+            for contestant, runs in contestants.items()
+            for one in runs.values()
+            for score in one.scores
+            if score.name in names and _is_outside(score.metrics[column.key], low, high)
+        ]
+    if faults:
+        raise DataError(f"impossible scores: {'; '.join(faults[:MOST_NAMED])}. Evaluate these predictions again.")
+
+
+def _is_outside(value: float, low: float, high: float) -> bool:
+    """Whether a value lies beyond one of the ends, rounding aside; NaN does not."""
+    return value < low - _ROUNDING or value > high + _ROUNDING
+
+
+def _check_references(contestants: Mapping[str, Runs], names: Collection[str]) -> None:
+    """DataError if a class of a case has another volume in the reference of someone else."""
+    first: dict[tuple[str, str], tuple[float, str]] = {}
+    faults: dict[str, str] = {}
+    for contestant, runs in contestants.items():
+        for score in (score for one in runs.values() for score in one.scores if score.name in names):
+            volume = score.volume_reference_mm3
+            known, owner = first.setdefault((score.case, score.name), (volume, contestant))
+            if not math.isclose(known, volume, rel_tol=_ALIKE):
+                found = f"{known:g} mm³ for {owner} and {volume:g} mm³ for {contestant}"
+                faults.setdefault(score.case, f"{score.name} of {score.case} has {found}")
+    if faults:
+        raise DataError(
+            f"{counted(len(faults), 'case')} with different references: {some(faults)}. In the reference "
+            f"{next(iter(faults.values()))}. Score all predictions against the same label maps."
+        )
+
+
+def _false_finds(contestants: Mapping[str, Runs], names: Sequence[str]) -> dict[str, FalseFinds]:
+    """By class, and for any of them."""
+    found: dict[str, dict[str, dict[str, None]]] = {name: {one: {} for one in contestants} for name in (MEAN, *names)}
+    for contestant, runs in contestants.items():
+        for score in (score for one in runs.values() for score in one.scores if score.name in found):
+            if score.empty_reference and not score.empty_prediction:
+                found[score.name][contestant][score.case] = found[MEAN][contestant][score.case] = None
+    return {name: {one: tuple(sorted(cases)) for one, cases in each.items()} for name, each in found.items()}
+
+
+def _settled(values: Mapping[str, float], disputed: Collection[str], best: float) -> dict[str, float]:
+    """Scores by case; undefined ones are the best where someone found what is not there."""
+    return {case: best if case in disputed and math.isnan(value) else value for case, value in values.items()}
 
 
 def differences(contestants: Mapping[str, Runs]) -> tuple[str, ...]:

@@ -119,14 +119,18 @@ def read_source(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Source:
-    """What a folder says; see `read_contestants`. DataError if it is none of the three or damaged."""
+    """What a folder says; see `read_contestants`. DataError if it is none of the three, damaged or not readable."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror}). Give a folder that you may read.") from error
     if (folder / CASES_FILE).is_file() and (folder / SUMMARY_FILE).is_file():
         return _of_evaluation(folder)
     if (folder / RUN_FILE).is_file():
         return _of_run(folder)
     if any(is_image(file) for file in visible_files(folder)):
         return _of_label_maps(folder, references, workers=workers, progress=progress)
-    inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    inside = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     hint = f" It has the folders {some(inside)}." if inside else ""
     raise DataError(
         f"{folder}: neither scores ({CASES_FILE} and {SUMMARY_FILE} of `voxelseg evaluate`), nor a run of `voxelseg "

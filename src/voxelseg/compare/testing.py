@@ -14,7 +14,6 @@ from voxelseg.compare.results import Standing, TableResult
 from voxelseg.compare.scores import ScoreTable
 from voxelseg.compare.settings import CompareSettings
 from voxelseg.compare.verdicts import judged
-from voxelseg.metrics import Column
 from voxelseg.statistics.intervals import NO_INTERVAL, Interval, bootstrap_interval
 from voxelseg.statistics.multiple import holm
 from voxelseg.statistics.paired_t import paired_t
@@ -45,7 +44,7 @@ def tested(table: ScoreTable, settings: CompareSettings) -> TableResult:
         num_patients=num,
         left_out=scores.left_out,
         standings=_standings(scores, drawn, mean_ranks, settings),
-        pairs=tuple(replace(one, reason=reason) for one in pairs) if fault else _judged(scores, pairs, settings),
+        pairs=tuple(replace(one, reason=reason) for one in pairs) if fault else _judged(scores, drawn, pairs, settings),
         friedman=friedman(places),
         critical_difference=difference,
         groups=tuple(tuple(scores.names[place] for place in group) for group in groups(mean_ranks, difference)),
@@ -71,8 +70,12 @@ def _standings(
     scores: Scores, drawn: Floats, mean_ranks: list[float], settings: CompareSettings
 ) -> tuple[Standing, ...]:
     num = len(scores.means)
-    higher = scores.table.column.higher_is_better
-    shares = rank_shares(drawn, higher_is_better=higher) if num else np.full((len(mean_ranks),) * 2, math.nan)
+    column = scores.table.column
+    shares = (
+        rank_shares(drawn, higher_is_better=column.higher_is_better)
+        if num
+        else np.full((len(mean_ranks),) * 2, math.nan)
+    )
     found = []
     for place, name in enumerate(scores.names):
         values, seeds = scores.means[:, place], scores.run_means[place]
@@ -80,8 +83,8 @@ def _standings(
             Standing(
                 name=name,
                 mean=float(values.mean()) if num else math.nan,
-                interval=_within(
-                    _interval(scores, drawn[:, place], scores.sums[:, place], 1 - settings.alpha), scores.table.column
+                interval=_interval(scores, drawn[:, place], scores.sums[:, place], 1 - settings.alpha).within(
+                    column.best, column.worst
                 ),
                 median=float(np.median(values)) if num else math.nan,
                 std=float(values.std(ddof=1)) if num > 1 else math.nan,
@@ -91,6 +94,7 @@ def _standings(
                 rank_shares=tuple(shares[place].tolist()),
                 missing=scores.missing[name],
                 undefined=scores.undefined[name],
+                false_finds=scores.table.false_finds.get(name, ()),
             )
         )
     return tuple(found)
@@ -124,7 +128,7 @@ def _pair(scores: Scores, drawn: Floats, ours: int, theirs: int, settings: Compa
         ours=scores.names[ours],
         theirs=scores.names[theirs],
         difference=float(sums.sum() / scores.counts.sum()) if len(sums) else math.nan,
-        interval=_interval(scores, drawn[:, ours] - drawn[:, theirs], sums, 1 - settings.alpha),
+        interval=_of_difference(scores, drawn, ours, theirs, 1 - settings.alpha),
         num_better=int((signs > 0).sum()),
         num_worse=int((signs < 0).sum()),
         std=t_test.std,
@@ -138,8 +142,8 @@ def _pair(scores: Scores, drawn: Floats, ours: int, theirs: int, settings: Compa
     )
 
 
-def _judged(scores: Scores, pairs: list[Pair], settings: CompareSettings) -> tuple[Pair, ...]:
-    places = combinations(range(len(scores.names)), 2)
+def _judged(scores: Scores, drawn: Floats, pairs: list[Pair], settings: CompareSettings) -> tuple[Pair, ...]:
+    places, level = combinations(range(len(scores.names)), 2), 1 - 2 * settings.alpha
     return tuple(
         judged(
             one,
@@ -147,7 +151,8 @@ def _judged(scores: Scores, pairs: list[Pair], settings: CompareSettings) -> tup
             higher_is_better=scores.table.column.higher_is_better,
             num_patients=scores.num_patients,
             num_pairs=len(pairs),
-            narrow_seeds=_over_seeds(scores, *both, 1 - 2 * settings.alpha),
+            narrow=_of_difference(scores, drawn, *both, level),
+            narrow_seeds=_over_seeds(scores, *both, level),
         )
         for one, both in zip(pairs, places, strict=True)
     )
@@ -161,12 +166,10 @@ def _interval(scores: Scores, drawn: Floats, sums: Floats, level: float) -> Inte
     return bootstrap_interval(drawn, mean=mean, error=scores.error(sums), num_groups=len(sums), level=level)
 
 
-def _within(interval: Interval, column: Column) -> Interval:
-    """Without the part that no score can have: Student's t knows of no best and worst value."""
-    if math.isnan(interval.low):
-        return interval
-    low, high = sorted((column.best, column.worst))
-    return Interval(max(interval.low, low), min(interval.high, high))
+def _of_difference(scores: Scores, drawn: Floats, ours: int, theirs: int, level: float) -> Interval:
+    """Of the difference of two contestants' means, for other patients."""
+    sums = scores.sums[:, ours] - scores.sums[:, theirs]
+    return _interval(scores, drawn[:, ours] - drawn[:, theirs], sums, level)
 
 
 def _over_seeds(scores: Scores, ours: int, theirs: int, level: float) -> Interval:

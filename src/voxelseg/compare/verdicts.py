@@ -20,7 +20,8 @@ def rules(settings: CompareSettings) -> tuple[str, ...]:
     }[settings.missing]
     pooled = (
         "All numbers of a table are of the cases in which every contestant has a score in each of its runs; a case "
-        "counts with its mean over the runs (seeds). Undefined scores (both masks empty) are left out and counted."
+        "counts with its mean over the runs (seeds). Undefined scores (both masks empty) are left out and counted; but "
+        "where someone found what the reference does not have, rightly finding nothing counts as the best value."
     )
     intervals = (
         f"Intervals are {confidence} bootstrap intervals ({settings.resamples:,} draws of patients; Student's t with "
@@ -32,8 +33,9 @@ def rules(settings: CompareSettings) -> tuple[str, ...]:
         "told beside it."
     )
     equivalent = (
-        f"Equivalent: the two one-sided t-tests find the difference smaller than the margin, adjusted p below {level}. "
-        "It may be more than chance all the same."
+        f"Equivalent: the two one-sided t-tests find the difference smaller than the margin, adjusted p below {level}, "
+        f"its {100 * (1 - 2 * settings.alpha):g} % interval lies within the margin, and there are "
+        f"{fewest_for_signed_rank(settings.alpha)} patients or more. It may be more than chance all the same."
     )
     better = (
         f"Better or worse: the signed-rank test's adjusted p is below {level}, the interval of the difference excludes "
@@ -59,14 +61,17 @@ def judged(
     higher_is_better: bool,
     num_patients: int,
     num_pairs: int,
+    narrow: Interval,
     narrow_seeds: Interval,
 ) -> Pair:
     """The pair with its verdict, the reason, and how many patients would be needed.
 
-    `narrow_seeds` is the interval of the difference over patients and seeds of level 1 - 2 alpha, which lies within the
-    margin where two one-sided tests find equivalence. There are two patients at least, and some pair differs.
+    `narrow` and `narrow_seeds` are the intervals of the difference over patients, and over patients and seeds, of level
+    1 - 2 alpha, which lie within the margin where two one-sided tests find equivalence. There are two patients at
+    least, and some pair differs.
     """
-    verdict, reason = _verdict(pair, narrow_seeds, settings.alpha)
+    alike = _is_within(narrow, pair.margin) and num_patients >= fewest_for_signed_rank(settings.alpha)
+    verdict, reason = _verdict(pair, narrow_seeds, settings.alpha, may_be_equivalent=alike)
     if verdict == "better" and (pair.difference > 0) != higher_is_better:
         verdict = "worse"
     needed = _needed(pair, settings.alpha / num_pairs, settings.power) if reason == "patients" else None
@@ -75,13 +80,21 @@ def judged(
     return replace(pair, verdict=verdict, reason=reason, patients_needed=needed)
 
 
-def _verdict(pair: Pair, narrow_seeds: Interval, alpha: float) -> tuple[Verdict, Reason]:
-    """As if larger values were better and ours had them; the caller knows."""
+def _is_within(interval: Interval, margin: float | None) -> bool:
+    return margin is not None and -margin < interval.low <= interval.high < margin
+
+
+def _verdict(pair: Pair, narrow_seeds: Interval, alpha: float, *, may_be_equivalent: bool) -> tuple[Verdict, Reason]:
+    """As if larger values were better and ours had them; the caller knows.
+
+    The t-tests alone cannot say `may_be_equivalent`: they weigh patients alike, whatever the number of their cases, and
+    two patients whose differences happen to agree satisfy them.
+    """
     if pair.num_better == pair.num_worse == 0:
         return "undecided", "same"
     few_seeds = math.isnan(narrow_seeds.low)
-    if pair.margin is not None and pair.adjusted_equivalence_p < alpha:
-        if few_seeds or -pair.margin < narrow_seeds.low <= narrow_seeds.high < pair.margin:
+    if may_be_equivalent and pair.adjusted_equivalence_p < alpha:
+        if few_seeds or _is_within(narrow_seeds, pair.margin):
             return "equivalent", ""
         return "undecided", "seeds"
     one_way = pair.difference * pair.rank_biserial > 0
@@ -89,7 +102,7 @@ def _verdict(pair: Pair, narrow_seeds: Interval, alpha: float) -> tuple[Verdict,
         if pair.beyond_seeds is False:
             return "undecided", "seeds"
         return "better", ""
-    return "undecided", "patients"
+    return "undecided", "patients" if one_way or pair.adjusted_p >= alpha else "tests"
 
 
 def _needed(pair: Pair, alpha: float, power: float) -> int | None:

@@ -10,15 +10,19 @@ import numpy.typing as npt
 from scipy.ndimage import find_objects
 
 from voxelseg.data.examination import SILENT_VOXELS
-from voxelseg.data.labels import LabelClass, LabelScheme
+from voxelseg.data.labels import MAX_VALUE, LabelClass, LabelScheme
 from voxelseg.errors import DataError
 from voxelseg.evaluate.probabilities import reliabilities
-from voxelseg.geometry import Spacing
+from voxelseg.geometry import Grid, Spacing
 from voxelseg.io import read_label
 from voxelseg.metrics import MaskPair, columns
 from voxelseg.metrics.reliability import Box, Reliability
 from voxelseg.predict.postprocess import Postprocessing
 from voxelseg.volume import Volume
+
+
+_COSINE = 0.01
+"""Of the angle between two axes of a grid, 0 for a right one: 0.6 degrees off it, distances are right to a hundredth."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,15 @@ class CaseScores:
     """One per class."""
     off_grid: bool
     """Whether the voxels of the two files lie apart by more than rounding, though by no more than is allowed."""
+    sheared: bool = False
+    """Whether the axes of the reference's grid are not at right angles, as if they were for metrics in mm."""
 
 
 def read_pair(pair: LabelPair, labels: LabelScheme | None) -> tuple[Volume, Volume]:
     """Reference and prediction.
 
-    DataError if a file cannot be read, the grids differ by more than `HARMFUL_VOXELS`, or a value is not in `labels`.
+    DataError if a file cannot be read, the grids differ by more than `HARMFUL_VOXELS`, or a value is not in `labels`;
+    without these, if one cannot be a class.
     """
     reference, prediction = read_label(pair.reference), read_label(pair.prediction)
     differences = reference.grid.differences(prediction.grid)
@@ -77,9 +84,11 @@ def read_pair(pair: LabelPair, labels: LabelScheme | None) -> tuple[Volume, Volu
             f"{pair.prediction}: not on the grid of {pair.reference}: {'; '.join(differences)} (reference against "
             "prediction). Predict with voxelseg, which restores the scan's grid, or resample the prediction."
         )
-    if labels is not None:
-        _require_known(reference.array, pair.reference, labels)
-        _require_known(prediction.array, pair.prediction, labels)
+    for volume, path in ((reference, pair.reference), (prediction, pair.prediction)):
+        if labels is None:
+            _require_possible(volume.array, path)
+        else:
+            _require_known(volume.array, path, labels)
     return reference, prediction
 
 
@@ -112,7 +121,13 @@ def score_files(
         tolerance_mm=tolerance_mm,
         reliability_of=sure,
     )
-    return CaseScores(scores, bool(reference.grid.differences(prediction.grid, tolerance_voxels=SILENT_VOXELS)))
+    off_grid = bool(reference.grid.differences(prediction.grid, tolerance_voxels=SILENT_VOXELS))
+    return CaseScores(scores, off_grid, _is_sheared(reference.grid))
+
+
+def _is_sheared(grid: Grid) -> bool:
+    axes = grid.affine_ijk[:3, :3] / np.linalg.norm(grid.affine_ijk[:3, :3], axis=0)
+    return float(np.abs(axes.T @ axes - np.eye(3)).max()) > _COSINE
 
 
 def score_label_maps(
@@ -197,6 +212,15 @@ def labels_of_values(*label_maps: npt.NDArray[Any]) -> LabelScheme | None:
     """One class per value other than 0 that occurs, named by its number; None if there is none."""
     values = sorted({int(value) for label_map in label_maps for value in np.unique(label_map)} - {0})
     return LabelScheme(tuple(LabelClass(str(value), (value,), value) for value in values)) if values else None
+
+
+def _require_possible(label_map: npt.NDArray[Any], path: Path) -> None:
+    low, high = int(label_map.min()), int(label_map.max())
+    if low < 0 or high > MAX_VALUE:
+        raise DataError(
+            f"{path}: label values from {low} to {high}, expected 0 to {MAX_VALUE}. Correct the file, or give its "
+            "values smaller numbers."
+        )
 
 
 def _require_known(label_map: npt.NDArray[Any], path: Path, labels: LabelScheme) -> None:

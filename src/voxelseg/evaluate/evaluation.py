@@ -227,6 +227,8 @@ def read_evaluation(folder: Path, *, remedy: str = "Run `voxelseg evaluate` agai
         raise DataError(f"{path}: {error} {remedy}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}). {remedy}") from error
+    except UnicodeDecodeError as error:  # whose own text holds the whole file
+        raise DataError(f"{path}: no UTF-8 ({error.reason} at byte {error.start}). {remedy}") from error
     except ConfigError as error:
         raise DataError(f"{folder / SUMMARY_FILE}: {error} {remedy}") from error
     except (KeyError, ValueError, TypeError, csv.Error) as error:

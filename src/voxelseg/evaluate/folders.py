@@ -23,6 +23,7 @@ from voxelseg.parallel import map_unordered
 from voxelseg.predict.postprocess import Postprocessing
 
 _OFF_GRID = f"Compared voxel by voxel though their headers place the voxels up to {HARMFUL_VOXELS:g} of a voxel apart"
+_SHEARED = "Distances are as if the scan's axes were at right angles, which they are not (gantry tilt)"
 
 
 def evaluate(
@@ -44,7 +45,7 @@ def evaluate(
     that of the surface Dice, or several. `probabilities` is the folder of what `voxelseg predict --probabilities`
     wrote with the label maps: then calibration is scored, too. References without prediction are an error, unless
     `allow_missing` leaves them out; predictions without reference are left out and noted. Grids that differ by less
-    than half a voxel are noted too.
+    than half a voxel, and sheared ones, are noted too.
 
     `workers` processes each hold one case; `progress` is called with the numbers of cases done and in all.
     Raises DataError listing every case that cannot be scored; nothing is then written.
@@ -100,8 +101,11 @@ def evaluate_pairs(
         scores = _with_all_values(scores, [pair.case for pair in ordered], columns(tolerance_mm))
     if not any(scores):
         raise DataError("no label map has a value other than 0, and no class is named: there is nothing to score.")
+    sheared = [pair.case for pair, result in zip(ordered, found, strict=True) if result.sheared]
     if off_grid:
         notes = [*notes, f"{_OFF_GRID}: {some(off_grid)}."]
+    if sheared:
+        notes = [*notes, f"{_SHEARED}: {some(sheared)}."]
     evaluation = Evaluation(tuple(score for case in scores for score in case), tolerance_mm[0], tuple(notes))
     if out is not None:
         evaluation.write(Path(out))

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxelseg.evaluate.evaluation import Evaluation
+from voxelseg.metrics import Column
 from voxelseg.statistics.intervals import NO_INTERVAL, Interval, bootstrap_interval, deviations, error_of_parts
 from voxelseg.statistics.resampling import RESAMPLES, Draws, Floats
 
@@ -38,22 +39,29 @@ def bootstrap_intervals(
         drawn, parts = draws.means(sums, counts), deviations(sums, counts)
         means = {name: evaluation.spread(column.key, name).mean for name in evaluation.classes}
         of_classes = {
-            name: _interval(drawn[:, place], means[name], parts[:, place], counts[:, place] > 0)
+            name: _interval(drawn[:, place], means[name], parts[:, place], counts[:, place] > 0, column)
             for place, name in enumerate(evaluation.classes)
         }
         overall = _interval(
-            _mean_of_defined(drawn), evaluation.mean(column.key), _mean_of_defined(parts), counts.sum(axis=1) > 0
+            _mean_of_defined(drawn),
+            evaluation.mean(column.key),
+            _mean_of_defined(parts),
+            counts.sum(axis=1) > 0,
+            column,
         )
         found[column.key] = MetricIntervals(overall, of_classes)
     return found
 
 
-def _interval(drawn: Floats, mean: float, parts: Floats, taking_part: npt.NDArray[np.bool_]) -> Interval:
+def _interval(
+    drawn: Floats, mean: float, parts: Floats, taking_part: npt.NDArray[np.bool_], column: Column
+) -> Interval:
     """Of a mean that each group moves by its part; groups without any value take no part."""
     num = int(np.count_nonzero(taking_part))
     if num < 2:
         return NO_INTERVAL
-    return bootstrap_interval(drawn, mean=mean, error=error_of_parts(parts[taking_part]), num_groups=num)
+    found = bootstrap_interval(drawn, mean=mean, error=error_of_parts(parts[taking_part]), num_groups=num)
+    return found.within(column.best, column.worst)
 
 
 def _totals(

@@ -26,6 +26,13 @@ class Interval:
         """Whether 0 lies outside."""
         return self.low > 0 or self.high < 0
 
+    def within(self, best: float, worst: float) -> "Interval":
+        """The part between the best and the worst value that there can be: Student's t knows of neither."""
+        if math.isnan(self.low):
+            return self
+        low, high = sorted((best, worst))
+        return Interval(max(self.low, low), min(self.high, high))
+
 
 NO_INTERVAL = Interval(math.nan, math.nan)
 

@@ -12,7 +12,7 @@ from voxelseg.statistics.signed_rank import DECIMALS
 
 @dataclass(frozen=True)
 class PairedT:
-    """Differences of patients as the t-test sees them; NaN where there are too few or they do not vary."""
+    """Differences of patients as the t-test sees them; NaN where there are too few, or they do not vary."""
 
     num: int
     mean: float
@@ -29,9 +29,12 @@ class PairedT:
     def equivalence_p(self, margin: float) -> float:
         """P-value of the mean lying outside [-margin, margin]: the larger of two one-sided t-tests.
 
+        Differences that are all the same lie inside (0) or outside (1); NaN for fewer than two.
         Source: Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15(6).
         """
-        if not self.std > 0:
+        if self.std == 0:
+            return float(abs(self.mean) >= margin)
+        if math.isnan(self.std):
             return math.nan
         error = self.std / math.sqrt(self.num)
         return float(stdtr(self.num - 1, (abs(self.mean) - margin) / error))

@@ -27,7 +27,7 @@ def test_missing_and_undefined_cases_are_counted_and_named(make_material):
 def test_classes_that_some_cases_lack_are_counted_by_class(make_material, material):
     scores = {f"c{place}": (0.5, math.nan if place < 2 else 0.6) for place in range(6)}
     tables = counts_section(make_material([alone("x", scores), alone("y", scores)])).tables
-    assert [cell.text for cell in tables[1].rows[1]] == ["spleen", "4", "2", "2"]
+    assert [cell.text for cell in tables[1].rows[1]] == ["spleen", "4", "2", "0", "0"]
     assert len(counts_section(material).tables) == 1
 
 

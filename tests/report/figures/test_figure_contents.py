@@ -15,6 +15,7 @@ from voxelseg.report.figures.organ_volume import (
     describe_volume_differences,
     describe_volume_scores,
     draw_volume_differences,
+    draw_volume_scores,
 )
 from voxelseg.report.figures.pareto import amount, describe_pareto, draw_pareto
 from voxelseg.report.figures.scores import describe_scores, draw_scores
@@ -239,3 +240,18 @@ def test_curves_have_a_line_for_each_seed_without_undefined_values():
     assert describe_learning(curves, label="Dice", along="minutes") == (
         "Dice over the training. a: 0.3 after 3 minutes, 0.2 after 1 minutes; b: no values."
     )
+
+
+def test_of_many_classes_only_those_that_say_most_are_named():
+    volumes = {f"class {place}": 1.0 + place for place in range(31)}
+    scores = {name: 0.5 + 0.01 * place for place, name in enumerate(volumes)}
+    axes = draw_volume_scores(volumes, {"unet": scores}, label="Dice").axes[-1]
+    named = [text.get_text() for text in axes.texts]
+    assert "class 0" in named
+    assert "class 30" not in named
+    differences = {name: Estimate(score) for name, score in scores.items()}
+    figure = draw_volume_differences(volumes, differences, ours="unet", theirs="uxnet", label="Dice")
+    named = [text.get_text() for text in figure.axes[0].texts]
+    assert "class 30" in named
+    assert "class 0" not in named
+    assert "Named: the 30 classes with the largest differences." in [text.get_text() for text in figure.texts]

@@ -51,10 +51,10 @@ def counts_section(material: Material) -> Section:
                 rows=tuple(rows),
                 hint=(
                     f"All numbers of {table.title} are of {table.num_cases} cases. Left out: {_named(table.left_out)}. "
-                    "Missing: no prediction. Undefined: neither the reference nor the prediction has any class."
+                    "Missing: no prediction. Undefined: neither the reference nor any prediction has any class."
                 ),
             ),
-            *_undefined_by_class(material),
+            *_absent_classes(material),
         ),
         points=tuple(dict.fromkeys((*material.comparison.notes, *notes))),
     )
@@ -64,24 +64,36 @@ def _named(cases: tuple[str, ...]) -> str:
     return f"{len(cases)} ({some(cases)})" if cases else "0"
 
 
-def _undefined_by_class(material: Material) -> list[Table]:
-    """Cases that count in each class, where that differs from all."""
+def _absent_classes(material: Material) -> list[Table]:
+    """Cases that count in each class, and false finds; nothing if all cases count in all classes, without any."""
     key = material.primary.column.key
     tables = [found for name in material.classes if (found := material.comparison.table(key, name))]
-    if len(tables) < 2 or all(one.num_cases == material.primary.num_cases for one in tables):
+    false_finds = [[len(one.false_finds) for one in table.standings] for table in tables]
+    alike = len(tables) < 2 or all(one.num_cases == material.primary.num_cases for one in tables)
+    if alike and not any(map(any, false_finds)):
         return []
     names = [one.name for one in material.primary.standings]
     rows = (
-        cells((one.class_name, str(one.num_cases), *(str(len(one.standing(name).undefined)) for name in names)))
-        for one in tables
+        cells(
+            (
+                table.class_name,
+                str(table.num_cases),
+                str(len({case for one in table.standings for case in one.undefined})),
+                *map(str, found),
+            )
+        )
+        for table, found in zip(tables, false_finds, strict=True)
     )
     return [
         Table(
-            title="Undefined by class",
-            headings=("Class", "Cases that count", *names),
+            title="Absent classes, and who found them",
+            headings=("Class", "Cases that count", "Undefined", *names),
             rows=tuple(rows),
-            hint="In how many cases neither the reference nor the prediction has the class.",
-            folded=True,
+            hint=(
+                "Undefined: cases in which neither the reference nor any prediction has the class. Under the names: "
+                "cases in which a contestant found the class though the reference has none."
+            ),
+            folded=not any(map(any, false_finds)),
         )
     ]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from voxelseg.report.comparison.document import BEST, LIKE_BEST, Cell, Document, Drawing, Section, Table
 
-_SPECIAL = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]<>|#~$"}, "\n": " "})
+_SPECIAL = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_[]<>|#~$&"}, "\n": " "})
 
 
 def to_markdown(document: Document, *, figures: str, written: str) -> str:

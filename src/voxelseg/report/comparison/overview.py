@@ -54,7 +54,9 @@ def status_of(material: Material) -> str:
     sentences = [f"Failed, and not among the others: {'; '.join(failed)}."] if failed else []
     sentences += [f"Some runs failed: {some(partly)}."] if partly else []
     sentences += [f"Predictions are missing: {some(lacking)}."] if lacking else []
-    return " ".join(sentences + ([material.primary.fault] if material.primary.fault else []))
+    fault = material.primary.fault
+    sentences += [f"{fault[0].upper()}{fault[1:]}."] if fault else []
+    return " ".join(sentences)
 
 
 def overview_drawing(material: Material) -> Drawing:
@@ -78,7 +80,7 @@ def overview_drawing(material: Material) -> Drawing:
     )
 
 
-def _against(pair: Pair, alpha: float) -> str:
+def against(pair: Pair, alpha: float) -> str:
     """Verdict and p, such as "worse, p < 0.001"; where only the seeds stand against a verdict, that."""
     words = REASONS["seeds"] if pair.reason == "seeds" and pair.adjusted_p < alpha else pair.verdict
     return f"{words}, p {equals(p_text(pair.adjusted_p))}".replace("p ", "p\u00a0").replace("< ", "<\u00a0")
@@ -97,7 +99,7 @@ def overview_table(material: Material) -> Table:
                 Cell(names[one.name]),
                 marked(table, one, score_text(one.mean, one.interval, table.column.unit)),
                 Cell(str(place + 1)),
-                Cell(DASH if pair is None else _against(pair, material.comparison.settings.alpha)),
+                Cell(DASH if pair is None else against(pair, material.comparison.settings.alpha)),
                 Cell(cost_of(material.compared[one.name].cost)),
             )
         )

@@ -119,7 +119,7 @@ def _class_table(material: Material, column: Column, found: Sequence[TableResult
         title=f"{_directed(column)} by class",
         headings=(first, *across),
         rows=tuple((Cell(title), *row) for title, row in zip(down, rows, strict=True)),
-        hint=f"Means over the cases that have the class. {MARKS} Each class is tested on its own.",
+        hint=f"Means over the cases in which someone has the class. {MARKS} Each class is tested on its own.",
         folded=column != material.primary.column,
     )
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 
 from voxelseg.report.curves import INK, MUTED
@@ -56,7 +58,8 @@ class _Scene:
     """What labels must not cover, and where the labels are so far."""
 
     bounds: Box
-    markers: Sequence[Box]
+    markers: npt.NDArray[np.float64]
+    """(markers, 4): there may be hundreds, of which each place looks at all."""
     lines: Sequence[tuple[Place, Place]]
     placed: dict[int, _Candidate] = field(default_factory=dict)
 
@@ -68,7 +71,7 @@ class _Scene:
         """How bad a place is for label `number`: what it covers weighs most."""
         others = [one for other, one in self.placed.items() if other != number]
         cost = candidate.cost + 40 * _outside(candidate.box, self.bounds)
-        cost += sum(20 * _overlap(candidate.box, box) for box in self.markers)
+        cost += 20 * _overlaps(candidate.box, self.markers)
         cost += sum(40 * _overlap(candidate.box, one.box) for one in others)
         cost += sum(60 * _meets(*line, candidate.box) for line in self.lines)
         for one in others:
@@ -76,8 +79,8 @@ class _Scene:
             cost += 300 * (one.is_joined and _meets(one.start, one.end, candidate.box))
             cost += 200 * (candidate.is_joined and one.is_joined and _cross(candidate, one))
         if candidate.is_joined:
-            crossed = (box for other, box in enumerate(self.markers) if other != number)
-            cost += sum(100 * _meets(candidate.start, candidate.end, box) for box in crossed)
+            crossed = np.delete(self.markers, number, axis=0)
+            cost += 100 * _num_met(candidate.start, candidate.end, crossed)
         return cost
 
 
@@ -103,7 +106,9 @@ def place_labels(
     room = [float(end) * scale for end in axes.get_window_extent().extents]
     scene = _Scene(
         bounds=(room[0], room[1], POINTS * figure.get_figwidth() - 2, room[3] + 6),
-        markers=[_around(_middle(axes, point.x, point.y, scale), point.radius) for point in (*points, *others)],
+        markers=np.array(
+            [_around(_middle(axes, point.x, point.y, scale), point.radius) for point in (*points, *others)]
+        ).reshape(-1, 4),
         lines=[
             (_middle(axes, *start, scale), _middle(axes, *end, scale))
             for line in lines
@@ -171,6 +176,12 @@ def _overlap(one: Box, other: Box) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
+def _overlaps(one: Box, others: npt.NDArray[np.float64]) -> float:
+    """Sum of `_overlap` with many boxes (boxes, 4)."""
+    sides = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2]) + _GAP  # width and height
+    return float(np.maximum(sides, 0).prod(axis=1).sum())
+
+
 def _outside(box: Box, bounds: Box) -> float:
     """How far a box reaches out of the bounds, in points, times its height."""
     beyond = (bounds[0] - box[0], bounds[1] - box[1], box[2] - bounds[2], box[3] - bounds[3])
@@ -189,6 +200,13 @@ def _meets(start: Place, end: Place, box: Box) -> bool:
             ways = sorted(((box[axis] - start[axis]) / step, (box[axis + 2] - start[axis]) / step))
             first, last = max(first, ways[0]), min(last, ways[1])
     return first < last
+
+
+def _num_met(start: Place, end: Place, boxes: npt.NDArray[np.float64]) -> int:
+    """Of many boxes (boxes, 4), how many a straight line goes through, as `_meets` says of one."""
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    near = ((boxes[:, :2] < high) & (boxes[:, 2:] > low)).all(axis=1)
+    return sum(_meets(start, end, tuple(box)) for box in boxes[near].tolist())
 
 
 def _cross(one: _Candidate, other: _Candidate) -> bool:

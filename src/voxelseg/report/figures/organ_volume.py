@@ -31,6 +31,8 @@ from voxelseg.report.figures.pareto import amount, cost_axis
 _HEIGHT = 3.8
 _NAME = 18
 """Characters of a class."""
+_MOST_NAMED = 30
+"""Classes: the names of a hundred hide the points, and take long to place."""
 
 Volumes = Mapping[str, float]
 """Class -> mean volume in ml; NaN where it is not known."""
@@ -53,14 +55,16 @@ def draw_volume_scores(
 ) -> Figure:
     """A point for each class and contestant over the class's volume; a thin line joins those of one class.
 
-    `scores` is contestant -> class -> mean. Classes of unknown volume, or without a score, are named below.
+    `scores` is contestant -> class -> mean. Classes of unknown volume, or without a score, are named below. Of more
+    than 30 classes only those whose best value is lowest have their names beside them.
     """
     known, looks_of = _known(volumes_ml), look or looks(scores)
     of_class = {name: {who: one.get(name, math.nan) for who, one in scores.items()} for name in known}
     drawn = {name: one for name, one in of_class.items() if any(math.isfinite(value) for value in one.values())}
     names = short(drawn, _NAME)
     with styled():
-        note = unknown_note([name for name in volumes_ml if name not in drawn], "volume or score")
+        unknown = unknown_note([name for name in volumes_ml if name not in drawn], "volume or score")
+        note = "\n".join(text for text in (unknown, _named_note(len(drawn), "lowest best values")) if text)
         figure = Figure(figsize=(WIDTH_IN, _HEIGHT))
         legend_in = name_legend(figure, {name: looks_of[name] for name in scores})
         axes = axes_in(figure, left=0.8, right=0.25, bottom=0.6 + note_in(note), top=0.15 + legend_in)
@@ -74,7 +78,8 @@ def draw_volume_scores(
                 _mark(axes, known[name], value, looks_of[who])
             points.append(Point(known[name], max(finite.values()), names[name], radius=3.5))
         others = [Point(known[name], value, "", radius=3.5) for name, one in drawn.items() for value in one.values()]
-        place_labels(axes, points, others=[one for one in others if math.isfinite(one.y)])
+        named = sorted(points, key=lambda one: one.y)[:_MOST_NAMED]
+        place_labels(axes, named, others=[one for one in others if math.isfinite(one.y)])
         _finish(axes, f"{label} ({unit})" if unit else label)
         note_below(figure, note)
     return figure
@@ -96,12 +101,16 @@ def describe_volume_differences(
 def draw_volume_differences(
     volumes_ml: Volumes, differences: Mapping[str, Estimate], *, ours: str, theirs: str, label: str, unit: str = ""
 ) -> Figure:
-    """Difference ours minus theirs of each class over its volume, with intervals; filled where these leave out 0."""
+    """Difference ours minus theirs of each class over its volume, with intervals; filled where these leave out 0.
+
+    Of more than 30 classes only those with the largest differences have their names beside them.
+    """
     known = _known(volumes_ml)
     drawn = {name: differences[name] for name in known if not math.isnan(_mean(differences, name))}
     names, pair = short(drawn, _NAME), short([ours, theirs])
     with styled():
-        note = unknown_note([name for name in volumes_ml if name not in drawn], "volume or difference")
+        unknown = unknown_note([name for name in volumes_ml if name not in drawn], "volume or difference")
+        note = "\n".join(text for text in (unknown, _named_note(len(drawn), "largest differences")) if text)
         figure = Figure(figsize=(WIDTH_IN, _HEIGHT))
         axes = axes_in(figure, left=0.8, right=0.25, bottom=0.6 + note_in(note), top=0.4)
         cost_axis(axes, (known[name] for name in drawn))
@@ -114,13 +123,19 @@ def draw_volume_differences(
             filling = CYCLE[0] if clear else "white"
             axes.plot([known[name]], [one.mean], marker="o", color=CYCLE[0], markerfacecolor=filling, markersize=6.5)
         bars = [[(known[name], one.low), (known[name], one.high)] for name, one in drawn.items() if one.has_interval]
-        points = [Point(known[name], one.mean, names[name], radius=4) for name, one in drawn.items()]
-        place_labels(axes, points, lines=[*bars, [(axes.get_xlim()[0], 0.0), (axes.get_xlim()[1], 0.0)]])
+        order = sorted(drawn.items(), key=lambda item: -abs(item[1].mean))
+        points = [Point(known[name], one.mean, names[name], radius=4) for name, one in order]
+        lines = [*bars, [(axes.get_xlim()[0], 0.0), (axes.get_xlim()[1], 0.0)]]
+        place_labels(axes, points[:_MOST_NAMED], others=points[_MOST_NAMED:], lines=lines)
         _finish(axes, f"difference in {label} ({unit})" if unit else f"difference in {label}")
         title = f"{pair[ours]} − {pair[theirs]}"
         axes.text(0, 1.02, title, transform=axes.transAxes, fontsize=TEXT, color=INK, va="bottom")
         note_below(figure, note)
     return figure
+
+
+def _named_note(num_classes: int, which: str) -> str:
+    return f"Named: the {_MOST_NAMED} classes with the {which}." if num_classes > _MOST_NAMED else ""
 
 
 def _known(volumes_ml: Volumes) -> dict[str, float]:
