@@ -37,6 +37,7 @@ def designed(folder: Path, models: str | tuple[Entrant, ...] = "unet,uxnet", **c
         "folds": (0, 1),
         "seeds": (0, 1),
         "held_out": HELD_OUT,
+        "trained_on": {0: ["c"], 1: ["a", "b"]},
         "length": Length(steps=3),
         "settings": ("train.workers=0", "plan.batch_size=2"),
         "pace": {},

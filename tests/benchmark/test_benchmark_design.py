@@ -1,11 +1,15 @@
 import json
+import threading
+import time
 
 import pytest
 from designs import designed, finish
 
-from voxelseg.benchmark.design import Cell
+from voxelseg.benchmark.design import Cell, wait_for_others
+from voxelseg.benchmark.entrants import Entrant
 from voxelseg.benchmark.length import Length
 from voxelseg.errors import ConfigError
+from voxelseg.files import locked
 
 
 def test_cells_come_in_whole_seeds_and_folds(tmp_path):
@@ -51,6 +55,32 @@ def test_what_is_recorded_once_is_kept_and_added_to(tmp_path):
         ({"plan": designed(tmp_path).plan.changed(patch_size=[16, 24, 48])}, "plan"),
         ({"models": "unet=unet:width=8"}, "contestant unet"),
         ({"held_out": {0: {"a": "anna"}, 1: {"c": "carl"}}}, "held-out cases of fold 0"),
+        ({"trained_on": {0: ["d"], 1: ["a", "b"]}}, "training cases of fold 0"),
     ]:
         with pytest.raises(ConfigError, match=rf"other settings \({name};"):
             designed(tmp_path, **changes).record({})
+
+
+def test_trainings_of_which_nothing_is_noted_are_not_taken_over(tmp_path):
+    finish(designed(tmp_path), "unet", 0, 0)
+    with pytest.raises(ConfigError, match=r"has trainings in 'cells', but no benchmark.json"):
+        designed(tmp_path).record({})
+
+
+def test_the_ends_of_pre_trainings_are_waited_for_too(tmp_path):
+    design = designed(tmp_path, (Entrant(name="learnt", model="logonet", pretrain="simmim"),))
+    folder = design.pretraining_folder(design.entrants[0], 1)
+    held, ended = threading.Event(), threading.Event()
+
+    def hold():
+        with locked(folder):
+            held.set()
+            time.sleep(0.3)
+            ended.set()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait()
+    wait_for_others(design)
+    assert ended.is_set()
+    holder.join()

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,9 @@ def test_nnunet_is_prepared_once_before_its_trainings(tmp_path, dataset):
     assert (given["--minutes"], given["--tolerance-mm"], given["--env"]) == ("1.5", "2", str(tmp_path / "env"))
     assert "--no-mirroring" in trainings[1].command
     assert "--batch-size" not in trainings[1].command
+    assert "--loaders" not in trainings[1].command
+    _, trainings = missing_jobs(design, dataset, SPLITS, replace(nnunet, loaders=0), RESOURCES)
+    assert options(trainings[1].command)["--loaders"] == "0"
 
 
 def test_a_pre_training_that_cannot_be_is_refused():

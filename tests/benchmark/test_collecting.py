@@ -4,9 +4,6 @@ import pytest
 from designs import designed, finish
 
 from voxelseg.benchmark.collecting import collect
-from voxelseg.benchmark.entrants import Entrant
-from voxelseg.benchmark.fairness import fairness
-from voxelseg.benchmark.length import Length
 from voxelseg.compare.cost import Cost
 from voxelseg.files import write_json
 
@@ -43,7 +40,7 @@ def test_a_case_that_two_folds_hold_out_is_named_with_its_fold(tmp_path):
 
 
 def test_what_nnunet_says_of_itself_is_its_cost(tmp_path):
-    design = designed(tmp_path, "unet,nnunet", seeds=(0,))
+    design = designed(tmp_path, "unet,nnunet=nnunet:batch_size=2", seeds=(0,))
     for fold in (0, 1):
         folder = finish(design, "nnunet", fold, 0)
         training = {"parameters": 9, "patch_size": [8, 8, 8], "batch_size": 2, "seconds_per_step": 0.5}
@@ -52,32 +49,7 @@ def test_what_nnunet_says_of_itself_is_its_cost(tmp_path):
     assert (nnunet.cost.parameters, nnunet.cost.patch_size, nnunet.cost.step_s) == (9, (8, 8, 8), 0.5)
     assert nnunet.cost.training_s == 4.0
     assert nnunet.cost.macs is None
-
-
-def test_the_reader_is_told_what_is_equal_and_what_is_not(tmp_path):
-    entrants = (
-        Entrant(name="plain", model="unet"),
-        Entrant(name="tuned", model="unet", settings=("train.lr=0.1",)),
-        Entrant(name="learnt", model="logonet", pretrain="simmim"),
-        Entrant(name="given", model="unet", init="RUN"),
-        Entrant(name="nnunet", model="nnunet"),
-    )
-    said = fairness(designed(tmp_path, entrants))
-    assert said[0].startswith(
-        "All contestants but nnU-Net: the same 2 folds, preprocessed scans, patches of 16 x 24 x 32"
-    )
-    assert said[1] == "Length: 3 steps each, however long these take."
-    assert said[2] == "Of their own: tuned (train.lr=0.1)."
-    assert said[3].endswith("as long as the training itself: learnt (simmim).")
-    assert said[4].endswith("knows nothing more: given (RUN).")
-    assert said[5].startswith("nnU-Net: the same folds")
-
-
-def test_equal_minutes_name_the_machine_that_they_were_on(tmp_path):
-    pace = {"device": "cpu", "jobs": 2, "threads": 1}
-    said = fairness(designed(tmp_path, "unet", length=Length(budget="30m"), pace=pace))
-    assert "30m of training each, steps and running validation, on cpu with 1 thread, 2 trainings at a time" in said[1]
-    assert len(said) == 2
+    assert nnunet.settings["settings"] == ["model.batch_size=2"]  # not those of the others
 
 
 @pytest.mark.parametrize("name", ["unet", "uxnet"])

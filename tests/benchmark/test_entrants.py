@@ -45,6 +45,7 @@ def test_a_file_says_the_same_and_also_what_is_learnt_before(tmp_path, suffix):
             "unet:plan.patch_size=[8, 8, 8]",
             "plan.patch_size cannot be a contestant's own, since the plan is one for all",
         ),
+        ("unet:width=4:model.width=6", "unet_width_4_width_6: model.width: is given twice"),
         ("unet:train.epochs=3", "since --epochs, --steps or --budget sets the length of all"),
         ("unet:train.threads=3", "since --threads sets that of all"),
         ("nnunet:lr=3", "Only batch_size, a number, and mirroring"),
@@ -64,6 +65,7 @@ def test_what_cannot_be_a_contestant_is_refused(text, message):
         ("- {name: a}", "expected an object with a model"),
         ("- {model: unet, option: 3}", "no 'option' .did you mean 'options'"),
         ("- {model: unet, options: 3}", "expected keys with values"),
+        ("- {model: unet, pretrain_settings: {simmim.share: 0.5}}", "unet: pretrain_settings need a method"),
     ],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, content, message):

@@ -46,6 +46,9 @@ def test_the_published_number_of_moves_is_kept_whatever_the_length():
     ]
     with pytest.raises(ConfigError, match=r"--grid e2enet_update_period: .* Give --steps"):
         grid_entrants("e2enet_update_period", Length(budget="3m"))
+    # Of 300 steps 0.24 % are 0.72, and 0.48 % are 1.44: a move after each step, both
+    with pytest.raises(ConfigError, match=r"with 300 steps each shares .* same number. Give more --steps"):
+        grid_entrants("e2enet_update_period", Length(steps=300))
 
 
 def test_another_network_may_take_the_place_of_the_papers():
@@ -63,6 +66,11 @@ def test_another_network_may_take_the_place_of_the_papers():
         ("uxnet_kernel", (), "unknown grid 'uxnet_kernel' .did you mean 'uxnet_kernels'"),
         ("logonet_local_global", (Entrant(name="a", model="unet"),), "compares networks of its own"),
         ("loss_weights", (Entrant(name="a", model="nnunet"),), "one network with options"),
+        (
+            "uxnet_kernels",
+            (Entrant(name="a", model="uxnet", settings=("model.kernel_size=5",)),),
+            "kernel_7: model.kernel_size: is given twice",
+        ),
         ("loss_weights", (Entrant(name="a", model="unet"), Entrant(name="b", model="unet_s")), "--models names 2"),
     ],
 )

@@ -17,7 +17,7 @@ from voxelseg.evaluate.held_out import read_pairs
 SHAPE = (5, 7, 6)  # of the files, so D, H, W are 6, 7, 5
 PYTHON = """#!/bin/bash
 if [ "$1" = -c ]; then exit 0; fi  # whether nnU-Net can be imported
-printf '%s\\n' "$@" > "$nnUNet_raw/../arguments"
+printf '%s\\n' "$nnUNet_n_proc_DA" "$@" > "$nnUNet_raw/../arguments"
 fold="$nnUNet_results/$2/nnUNetTrainer/fold_$4"
 mkdir -p "$fold/validation"
 cp -L "$nnUNet_raw/$2/labelsTr/"* "$fold/validation"
@@ -112,13 +112,20 @@ def test_a_job_leaves_what_a_benchmark_looks_for(tmp_path, environment):
     out = tmp_path / "run"
     more = ["--out", str(out), "--fold", "0", "--seed", "3", "--steps", "7", "--batch-size", "2", "--no-mirroring"]
     assert nnunet_job.main(["train", *shared, *more]) == 0
-    arguments = (tmp_path / "work" / "nnunet" / "arguments").read_text().split()
+    workers, *arguments = (tmp_path / "work" / "nnunet" / "arguments").read_text().split()
+    assert workers == "1"  # as the other trainings have on a CPU
     wanted = ["--seed", "3", "--device", "cpu", "--no-mirroring", "--steps", "7", "--batch-size", "2"]
     assert arguments[1:] == ["Dataset001_Tiny", "--fold", "0", *wanted]
     scores = read_evaluation(out / "fold_0" / "validation")
     assert scores.case_means("dice") == {"a": 1.0, "b": 1.0}  # held-out ones only
     assert read_pairs(out / "fold_0" / "validation" / "pairs.json")["b"].prediction.is_file()
     assert json.loads((out / "fold_0" / "log.jsonl").read_text()) == {"event": "epoch", "step": 7, "elapsed_s": 3.5}
+
+
+@pytest.mark.parametrize(("visible", "name"), [("", "1"), ("3,5", "5"), ("GPU-a, GPU-b", "GPU-b")])
+def test_a_gpu_is_one_of_those_that_a_job_may_use(monkeypatch, visible, name):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert nnunet_job._visible_device(1) == name
 
 
 def test_an_environment_without_nnunet_is_refused(tmp_path, environment):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from voxelseg import commands
-from voxelseg.commands.benchmark_options import parse_seeds
+from voxelseg.benchmark.length import Length
+from voxelseg.commands.benchmark_options import chosen_pace, parse_seeds
 from voxelseg.compare.cost import Cost
 from voxelseg.errors import ConfigError
 
@@ -204,9 +205,33 @@ def test_what_cannot_take_part_is_named_before_anything_is_trained(tiny_msd, tmp
 def test_seeds_are_a_number_or_a_list():
     assert parse_seeds("3") == (0, 1, 2)
     assert parse_seeds("5,1") == (5, 1)
-    for text, message in {"0": "expected 1 or more", "1,1": "names a seed twice", "1,-1": "seed -1"}.items():
+    assert parse_seeds("20261122,") == (20261122,)
+    for text, message in {
+        "0": "expected 1 or more",
+        "1,1": "names a seed twice",
+        "1,-1": "seed -1",
+        "20261122": r"more than 1000. If one seed is meant, write 20261122,",
+    }.items():
         with pytest.raises(ConfigError, match=message):
             parse_seeds(text)
+
+
+def test_trainings_are_spread_evenly_over_devices_where_minutes_count():
+    devices, minutes = ["cuda:0", "cuda:1"], Length(budget="3m")
+    assert chosen_pace(None, 3, devices, minutes, sbatch=None) == (2, 3)
+    assert chosen_pace(4, 3, devices, minutes, sbatch=None) == (4, 3)
+    assert chosen_pace(3, 3, devices, Length(steps=3), sbatch=None) == (3, 3)
+    for jobs, length in ((3, minutes), (1, minutes), (1, Length(steps=3))):
+        with pytest.raises(ConfigError, match=f"--jobs {jobs}: 2 devices .* multiple of 2, or fewer devices"):
+            chosen_pace(jobs, 3, devices, length, sbatch=None)
+
+
+def test_a_cluster_says_how_many_threads_a_training_has_there():
+    length = Length(steps=3)
+    assert chosen_pace(5, None, ["cuda"], length, sbatch=["--mem=3G", "--cpus-per-task=8"]) == (5, 8)
+    assert chosen_pace(None, 4, ["cuda"], length, sbatch=["--cpus-per-task=8"]) == (1, 4)
+    with pytest.raises(ConfigError, match=r"--threads N, or --sbatch=--cpus-per-task=N"):
+        chosen_pace(None, None, ["cuda"], length, sbatch=[])
 
 
 def test_a_cost_survives_its_file():

@@ -47,7 +47,10 @@ def _contestant(design: Design, entrant: Entrant, faults: Mapping[str, str], cos
         ),
         fault="; ".join(f"{_within(cell)}: {faults.get(cell.name, 'not finished')}" for cell in missing),
         files=files,
-        settings={**entrant.to_dict(), "settings": [] if entrant.is_nnunet else design.settings_of(entrant)},
+        settings={
+            **entrant.to_dict(),
+            "settings": list(entrant.settings) if entrant.is_nnunet else design.settings_of(entrant),
+        },
         notes=_notes(design, whole, found),
         origins=origins,
     )

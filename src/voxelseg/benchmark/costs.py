@@ -5,6 +5,7 @@ over, so that what else the machine does meets all of them, and the median count
 does nothing else, beyond what it held before it built the network.
 """
 
+import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -103,7 +104,8 @@ def _known(file: Path) -> dict[str, tuple[str, Cost]]:
 
 def _key(measuring: Measuring, one: Contender) -> str:
     plan = measuring.plan.model_dump(mode="json", exclude={"notes"})
-    return sha256_of_json([one.model, one.config.model_dump(mode="json"), plan, measuring.device, measuring.threads])
+    where = [platform.node(), measuring.device, measuring.threads]  # times of two machines are not to be compared
+    return sha256_of_json([one.model, one.config.model_dump(mode="json"), plan, *where])
 
 
 def _turn_or_fault(measure: Callable[[], Turn]) -> Turn | str:

@@ -53,6 +53,8 @@ class Design:
     seeds: Sequence[int]
     held_out: Mapping[int, Mapping[str, str]]
     """Fold -> held-out case -> its patient."""
+    trained_on: Mapping[int, Sequence[str]]
+    """Fold -> the cases that its trainings learn from."""
     length: Length
     settings: Sequence[str]
     """Of all contestants, as `--set` takes them."""
@@ -103,7 +105,7 @@ class Design:
         """Note what all trainings in the folder, which must be locked, share, and `more` that may differ between calls.
 
         Contestants, folds and seeds may be added later. ConfigError if trainings with other settings are there, or a
-        contestant of the same name with other ones of its own.
+        contestant of the same name with other ones of its own, or trainings of which nothing is noted.
         """
         shared: dict[str, Any] = {
             "data": str(self.data.absolute()),
@@ -114,11 +116,18 @@ class Design:
         }
         own = {one.name: one.to_dict() for one in self.entrants}
         held_out = {str(fold): sorted(cases) for fold, cases in self.held_out.items()}
+        trained_on = {str(fold): sorted(cases) for fold, cases in self.trained_on.items()}
         path = self.folder / BENCHMARK_FILE
         known = read_json(path, remedy="Choose another --out.") if path.is_file() else {}
+        if not known and (self.folder / "cells").exists():
+            raise ConfigError(
+                f"{self.folder}: has trainings in 'cells', but no {BENCHMARK_FILE} that says how they were made. "
+                "Choose another --out."
+            )
         differing = [name for name, value in shared.items() if known and known.get(name) != value]
         differing += _other("contestant {}", known.get("contestants", {}), own)
         differing += _other("held-out cases of fold {}", known.get("held_out", {}), held_out)
+        differing += _other("training cases of fold {}", known.get("trained_on", {}), trained_on)
         if differing:
             raise ConfigError(
                 f"{self.folder}: holds trainings with other settings ({', '.join(differing)}; {path} has them). "
@@ -128,15 +137,20 @@ class Design:
         merged = {
             "contestants": {**known.get("contestants", {}), **own},
             "held_out": {**known.get("held_out", {}), **held_out},
+            "trained_on": {**known.get("trained_on", {}), **trained_on},
             "reasons": {**self.reasons, **known.get("reasons", {})},
         }
         write_json(path, {**more, "dataset": self.dataset, **shared, **merged})
 
 
 def wait_for_others(design: Design) -> None:
-    """Until no other process trains a cell, as one may for a moment whose benchmark was killed: it saves its state."""
-    for cell in design.cells:
-        folder = design.cell_folder(cell) / f"fold_{cell.fold}"
+    """Until no other process trains or pre-trains here, as one may for a moment whose benchmark was killed.
+
+    It saves its state meanwhile; a job that began now would be refused its folder.
+    """
+    learning = [one for one in design.entrants if one.pretrain is not None]
+    folders = [design.pretraining_folder(entrant, fold) for entrant in learning for fold in design.folds]
+    for folder in [*folders, *(design.cell_folder(cell) / f"fold_{cell.fold}" for cell in design.cells)]:
         if folder.is_dir():
             with locked(folder, wait=True):
                 pass

@@ -81,7 +81,10 @@ def parse_entrants(text: str) -> tuple[Entrant, ...]:
 
 
 def checked(entrants: Sequence[Entrant]) -> tuple[Entrant, ...]:
-    """`entrants`; ConfigError for none, two of one name, a name that cannot be a folder's, or a setting of all."""
+    """`entrants`.
+
+    ConfigError for none, two of one name, a name that cannot be a folder's, and settings in vain or those of all.
+    """
     if not entrants:
         raise ConfigError("--models names no network. Give one or more, such as unet,mednext_s.")
     twice = [name for name, count in Counter(one.name.lower() for one in entrants).items() if count > 1]
@@ -90,10 +93,16 @@ def checked(entrants: Sequence[Entrant]) -> tuple[Entrant, ...]:
     for one in entrants:
         if not _NAME.fullmatch(one.name) or not one.name.strip("."):
             raise ConfigError(f"--models: the name {one.name!r} cannot be that of a folder. Give one: NAME=MODEL.")
-        for key in (setting.partition("=")[0].strip() for setting in one.settings):
+        keys = [setting.partition("=")[0].strip() for setting in one.settings]
+        repeated = [key for key, count in Counter(keys).items() if count > 1]
+        if repeated:
+            raise ConfigError(f"{one.name}: {some(repeated)}: is given twice. Give each option once.")
+        for key in keys:
             reason = "the plan is one for all: give it with --set" if key.startswith("plan.") else DECIDED.get(key)
             if reason is not None:
                 raise ConfigError(f"{one.name}: {key} cannot be a contestant's own, since {reason}.")
+        if one.pretrain_settings and one.pretrain is None:
+            raise ConfigError(f"{one.name}: pretrain_settings need a method, such as pretrain: simmim.")
         if one.is_nnunet:
             _check_nnunet(one)
     return tuple(entrants)

@@ -40,6 +40,8 @@ class Reason:
     """Multiple that each axis of a patch must be."""
     voxels_per_step: int | None
     """What fits into its memory; None where the plan was there before, and this was not asked."""
+    deep_supervision: bool
+    """Whether lower resolutions of its decoder are trained, too: some networks have no heads there."""
 
 
 def each_contestant(items: Mapping[str, Item], check: Callable[[Item], Value]) -> dict[str, Value]:
@@ -93,8 +95,8 @@ def fair_plan(
         )
     each_contestant(contenders, lambda one: _check_patches(one.config, fitted))
     return fitted, {
-        name: Reason(tuple(divisor), limits[name].voxels_per_step if limits else None)
-        for name, divisor in divisors.items()
+        name: Reason(tuple(network.divisor), limits[name].voxels_per_step if limits else None, network.deep_supervision)
+        for name, network in networks.items()
     }
 
 

@@ -1,11 +1,16 @@
 """What is equal for all contestants of a benchmark, and what is not, in words for its reader."""
 
+from collections.abc import Mapping, Sequence
+
 from voxelseg.benchmark.design import Design
 from voxelseg.data.wording import counted
+from voxelseg.errors import VoxelsegError
+from voxelseg.train.start.origin import leaks, origin_file, read_origin, seen_without_labels
 
 _NNUNET = (
-    "nnU-Net: the same folds, length, threads and scorer; spacing, patch, batch, network, augmentation and loss are "
-    "its own. Its learning rate is annealed within the length, in which it has no running validation."
+    "nnU-Net: the same folds, length, threads, processes that make patches, and scorer; spacing, patch, batch, "
+    "network, augmentation and loss are its own. Its learning rate is annealed within the length, in which it has no "
+    "running validation."
 )
 
 
@@ -17,10 +22,29 @@ def fairness(design: Design) -> list[str]:
     return [
         _alike(design, "All contestants but nnU-Net" if with_nnunet else "All contestants"),
         _length(design),
+        *_deeply_supervised(design),
         *([f"Of their own: {own}."] if own else []),
         *_learnt_before(design),
         *([_NNUNET] if with_nnunet else []),
     ]
+
+
+def seen_before(design: Design, inputs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Sentences on contestants whose weights have seen held-out cases; `inputs` has the checksums of each case's files.
+
+    Weights that are no longer there, as after their trainings, say nothing.
+    """
+    found: dict[str, None] = {}
+    for one in design.entrants:
+        for fold in design.folds if one.init is not None else ():
+            try:
+                origin = read_origin(origin_file(str(one.init), fold), model=one.model)
+            except VoxelsegError:
+                continue
+            held_out = {case: inputs[case] for case in design.held_out[fold]}
+            said = (*leaks(origin, held_out), *seen_without_labels(origin, held_out))
+            found |= {f"{one.name}: {sentence}": None for sentence in said}
+    return list(found)
 
 
 def _alike(design: Design, who: str) -> str:
@@ -42,6 +66,15 @@ def _length(design: Design) -> str:
         f"{counted(design.pace['threads'], 'thread')}{beside}; planning, preprocessing and the prediction of the "
         "held-out cases are not in it. The learning rate follows the time, so that every training comes to its end."
     )
+
+
+def _deeply_supervised(design: Design) -> list[str]:
+    """Who has deep supervision and who has not, where they differ."""
+    having = {name: one["deep_supervision"] for name, one in design.reasons.items()}
+    heads, none = ([name for name, has in having.items() if has is wanted] for wanted in (True, False))
+    if not heads or not none:
+        return []
+    return [f"Deep supervision: of {', '.join(heads)}; not of {', '.join(none)}, which have no heads for it here."]
 
 
 def _learnt_before(design: Design) -> list[str]:

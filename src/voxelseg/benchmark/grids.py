@@ -48,7 +48,8 @@ class Grid:
     def entrants(self, length: Length, base: Entrant | None = None) -> tuple[Entrant, ...]:
         """Its contestants, with the network and settings of `base` in place of the paper's network.
 
-        ConfigError for a network where networks are compared, and for a length of which a share cannot be told.
+        ConfigError for a network where networks are compared, and for a length of which a share cannot be told or
+        is the same step for two of them.
         """
         if base is not None and (self.fixed or base.init or base.pretrain or base.is_nnunet):
             raise ConfigError(
@@ -58,17 +59,18 @@ class Grid:
             )
         own = base.settings if base is not None else ()
         model = base.model if base is not None else self.model
-        return checked(
-            [
-                Entrant(
-                    name=arm.name,
-                    model=arm.model or model,
-                    settings=(*own, *arm.settings, *_period(arm, length)),
-                    pretrain=arm.pretrain,
-                )
-                for arm in self.arms
-            ]
-        )
+        entrants = [
+            Entrant(
+                name=arm.name,
+                model=arm.model or model,
+                settings=(*own, *arm.settings, *_period(arm, length)),
+                pretrain=arm.pretrain,
+            )
+            for arm in self.arms
+        ]
+        if len({(one.model, one.settings, one.pretrain) for one in entrants}) < len(entrants):
+            raise ConfigError(f"with {length} shares of the steps round to the same number. Give more --steps.")
+        return checked(entrants)
 
 
 def _period(arm: Arm, length: Length) -> Sequence[str]:

@@ -31,6 +31,8 @@ class NNUNet:
     minutes: float | None
     steps: int | None
     """Length of each training, one of the two."""
+    loaders: int | None = None
+    """Processes that make patches, as many as the other trainings have; None: as many as they usually have."""
     tolerance_mm: float
     """Of surface Dice."""
 
@@ -99,6 +101,7 @@ def _of_nnunet(design: Design, cell: Cell, nnunet: NNUNet, resources: Resources)
         *("--out", str(design.cell_folder(cell).absolute())),
         *("--fold", str(cell.fold), "--seed", str(cell.seed), *length),
         *("--tolerance-mm", f"{nnunet.tolerance_mm:g}"),
+        *(() if nnunet.loaders is None else ("--loaders", str(nnunet.loaders))),
         *(("--batch-size", str(options["batch_size"])) if "batch_size" in options else ()),
         *(() if options.get("mirroring", True) else ("--no-mirroring",)),
     ]

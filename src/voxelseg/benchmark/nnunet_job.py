@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from voxelseg.benchmark.nnunet import TRAINING_FILE, NNUNetWork, nnunet_python
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
@@ -27,6 +29,7 @@ from voxelseg.evaluate.evaluation import SUMMARY_FILE
 from voxelseg.evaluate.held_out import PAIRS_FILE, VALIDATION_FOLDER, write_pairs
 from voxelseg.files import locked, make_folder, read_json, remove_file, write_json, write_text
 from voxelseg.train.loop.log import LOG_FILE
+from voxelseg.train.loop.trainer import usual_workers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +61,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--out", type=Path)
-    for name in ("--fold", "--seed", "--steps", "--batch-size"):
+    for name in ("--fold", "--seed", "--steps", "--batch-size", "--loaders"):
         parser.add_argument(name, type=int)
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--tolerance-mm", type=float, default=1.0)
@@ -71,20 +74,29 @@ def _train(work: NNUNetWork, options: argparse.Namespace, held_out: Sequence[str
     """Train one fold, then score its predictions, which are copied from nnU-Net's folders."""
     fold: Path = options.out / f"fold_{options.fold}"
     kind, _, number = options.device.partition(":")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
     if number:
-        os.environ["CUDA_VISIBLE_DEVICES"] = number
+        os.environ["CUDA_VISIBLE_DEVICES"] = _visible_device(int(number))
+    loaders = usual_workers(kind) if options.loaders is None else options.loaders
     given = {"minutes": options.minutes, "steps": options.steps, "batch-size": options.batch_size}
     arguments = [
         *("--seed", str(options.seed), "--device", kind),
         "--mirroring" if options.mirroring else "--no-mirroring",
         *(word for name, value in given.items() if value is not None for word in (f"--{name}", str(value))),
     ]
-    found = work.train(options.fold, fold / "nnunet", fold / "nnunet.log", arguments=arguments)
+    found = work.train(options.fold, fold / "nnunet", fold / "nnunet.log", arguments=arguments, workers=loaders)
     training: dict[str, Any] = read_json(found / TRAINING_FILE)
     _score(work.dataset, found / "validation", fold / VALIDATION_FOLDER, held_out, options)
     write_json(fold / TRAINING_FILE, training)
     epoch = {"event": "epoch", "step": training["steps"], "elapsed_s": training["training_seconds"]}
     write_text(fold / LOG_FILE, json.dumps(epoch) + "\n")
+
+
+def _visible_device(number: int) -> str:
+    """Name of the GPU of that number among those that this process may use."""
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return visible[number] if number < len(visible) else str(number)
 
 
 def _score(

@@ -23,6 +23,8 @@ _NOT_HERE = {
     "transfer.init": "give init in a file of contestants (--models FILE)",
     "train.threads": "--threads says that",
 }
+MOST_SEEDS = 1000
+"""More than that is a seed itself, written where their number belongs."""
 _SET_BY_STEPS = ("train.steps_per_epoch", "train.epochs", "train.budget_s")
 
 
@@ -36,11 +38,13 @@ def chosen_entrants(models: str | None, grid: str | None, length: Length) -> tup
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds 0 to N - 1 for a number N, or those of a list such as "0,1,2"; ConfigError for anything else."""
+    """Seeds 0 to N - 1 for a number N, or those of a list such as "0,1,2" or "7,"; ConfigError for anything else."""
     try:
-        numbers = [int(part) for part in text.split(",")]
+        numbers = [int(part) for part in text.removesuffix(",").split(",")]
     except ValueError as error:
         raise ConfigError(f"--seeds {text!r}: expected a number of seeds, or a list such as 0,1,2.") from error
+    if "," not in text and numbers[0] > MOST_SEEDS:
+        raise ConfigError(f"--seeds {text}: are more than {MOST_SEEDS}. If one seed is meant, write {text},")
     seeds = tuple(range(numbers[0])) if "," not in text else tuple(numbers)
     if not seeds:
         raise ConfigError(f"--seeds {text}: expected 1 or more.")
@@ -77,13 +81,34 @@ def chosen_devices(text: str) -> list[str]:
     return found
 
 
-def chosen_pace(jobs: int | None, threads: int | None, devices: Sequence[str]) -> tuple[int, int]:
-    """Trainings at a time, and threads of each."""
+def chosen_pace(
+    jobs: int | None, threads: int | None, devices: Sequence[str], length: Length, *, sbatch: Sequence[str] | None
+) -> tuple[int, int]:
+    """Trainings at a time, and threads of each; `sbatch` are the options of a cluster's jobs, None without a cluster.
+
+    ConfigError for devices of which one would have nothing to do or, where minutes count, more trainings than another.
+    """
     for name, value in (("jobs", jobs), ("threads", threads)):
         if value is not None and value < 1:
             raise ConfigError(f"--{name} {value}: expected 1 or more.")
-    jobs = len(devices) if jobs is None else jobs
+    if sbatch is not None:
+        return jobs or 1, threads or _cluster_threads(sbatch)
+    jobs, num = len(devices) if jobs is None else jobs, len(devices)
+    if jobs < num or (length.in_minutes and jobs % num):
+        raise ConfigError(
+            f"--jobs {jobs}: {num} devices would not all have as many trainings at a time, so that minutes on them "
+            f"would not be equal. Give a multiple of {num}, or fewer devices."
+        )
     return jobs, threads or max(num_cores() // jobs, 1)
+
+
+def _cluster_threads(sbatch: Sequence[str]) -> int:
+    """Cores that a job asks for: those of the machine that makes the jobs say nothing of theirs."""
+    for option in sbatch:
+        name, _, value = option.partition("=")
+        if name == "--cpus-per-task" and value.isdecimal() and int(value) > 0:
+            return int(value)
+    raise ConfigError("--slurm: say how many threads a training has: --threads N, or --sbatch=--cpus-per-task=N.")
 
 
 def contender_of(entrant: Entrant, settings: Sequence[str], length: Length) -> Contender:
@@ -127,5 +152,6 @@ def chosen_nnunet(
         environment=Path(environment).absolute(),
         minutes=None if budget_s is None else budget_s / 60,
         steps=steps if budget_s is None else None,
+        loaders=config.train.workers,
         tolerance_mm=config.predict.tolerance_mm,
     )

@@ -12,9 +12,10 @@ from rich.console import Console
 
 from voxelseg.benchmark.collecting import collect
 from voxelseg.benchmark.costs import COSTS_FILE, Measuring, measured_costs
-from voxelseg.benchmark.design import BENCHMARK_FILE, Design
+from voxelseg.benchmark.design import BENCHMARK_FILE, Design, wait_for_others
+from voxelseg.benchmark.entrants import Entrant
 from voxelseg.benchmark.fair_plan import Contender, check_memory, each_contestant, fair_plan
-from voxelseg.benchmark.fairness import fairness
+from voxelseg.benchmark.fairness import fairness, seen_before
 from voxelseg.benchmark.jobs import Resources, missing_jobs
 from voxelseg.benchmark.length import Length
 from voxelseg.benchmark.pretraining import check_pretraining
@@ -45,6 +46,7 @@ from voxelseg.data.wording import counted
 from voxelseg.files import locked
 from voxelseg.preprocess.work import WorkFolder
 from voxelseg.side_by_side.jobs import Job
+from voxelseg.train.fitting import input_sha256
 from voxelseg.train.record import made_with
 from voxelseg.train.start.initial import check_init
 
@@ -114,7 +116,7 @@ def benchmark(
     refuse_settings(settings, length)
     refuse_without_slurm(slurm, sbatch=sbatch, env_setup=env_setup)
     devices = [name.strip() for name in device.split(",")] if slurm else chosen_devices(device)
-    at_once, threads = chosen_pace(jobs, threads, devices)
+    at_once, threads = chosen_pace(jobs, threads, devices, length, sbatch=sbatch if slurm else None)
     pace = {"device": devices[0].partition(":")[0], "jobs": at_once, "threads": threads}
     ours = {one.name: one for one in entrants if not one.is_nnunet}
     contenders = each_contestant(ours, lambda one: contender_of(one, settings, length))
@@ -144,7 +146,6 @@ def benchmark(
         on_one = at_once // len(devices) if on.type == "cuda" else at_once
         for warning in [] if slurm else check_memory(contenders, dataset, planned, on, at_once=max(on_one, 1)):
             _log.warning("%s", warning)
-        each_contestant(contenders, lambda one: check_init(one.model, dataset, one.config, planned, chosen, folder))
         design = Design(
             folder=folder,
             data=dataset.source,
@@ -153,18 +154,23 @@ def benchmark(
             folds=chosen,
             seeds=seed_list,
             held_out=_held_out(dataset, all_folds, chosen),
+            trained_on={fold: all_folds[fold].train for fold in chosen},
             length=length,
             settings=tuple(settings),
             pace=pace if length.in_minutes else {},
             plan=planned,
             reasons={name: asdict(reason) for name, reason in reasons.items()},
         )
+        each_contestant(ours, lambda one: _check_init(design, one, contenders[one.name], dataset))
         design.record({**made_with(on), "fairness": fairness(design)})
         write_splits(design.splits, all_folds)
         work.write_plan(planned)
         if console is not None:
             console.print(plan_table(planned))
-        store(work, dataset, planned, workers=workers, console=console)
+        stored = store(work, dataset, planned, workers=workers, console=console)
+        seen = seen_before(design, {case: input_sha256(one) for case, one in stored.items()})
+        for warning in seen:
+            _log.warning("%s", warning)
         resources = Resources(threads=threads, workers=workers)
         missing = missing_jobs(design, dataset, all_folds, with_nnunet, resources)
         faults: dict[str, str] = {}
@@ -175,7 +181,7 @@ def benchmark(
             faults = _train(design, missing, places, threads=threads, console=console)
         measured = _costs(design, contenders, on, threads, console=console) if costs else {}
         contestants = collect(design, faults, measured)
-        comparison = _compare(design, contestants, dataset, console=console)
+        comparison = _compare(design, contestants, dataset, remarks=seen, console=console)
     return Benchmark(design=design, contestants=contestants, comparison=comparison, faults=faults)
 
 
@@ -184,13 +190,10 @@ def _held_out(dataset: Dataset, folds: Sequence[Split], chosen: Sequence[int]) -
     return {fold: {case: patients[case] for case in folds[fold].validation} for fold in chosen}
 
 
-def _wait_for_others(design: Design) -> None:
-    """Until no other process trains a cell, as one may for a moment whose benchmark was killed: it saves its state."""
-    for cell in design.cells:
-        folder = design.cell_folder(cell) / f"fold_{cell.fold}"
-        if folder.is_dir():
-            with locked(folder, wait=True):
-                pass
+def _check_init(design: Design, entrant: Entrant, one: Contender, dataset: Dataset) -> None:
+    """ConfigError or CheckpointError for weights that a training which has not begun cannot start from."""
+    for cell in (cell for cell in design.cells if cell.entrant == entrant):
+        check_init(one.model, dataset, one.config, design.plan, [cell.fold], design.cell_folder(cell))
 
 
 def _train(
@@ -203,7 +206,7 @@ def _train(
 ) -> dict[str, str]:
     """Run the trainings that are not finished; returns what went wrong, by name."""
     before, trainings = missing
-    _wait_for_others(design)
+    wait_for_others(design)
     faults = run_with_bar(
         [*before, *trainings],
         done=len(design.cells) - len(trainings),
@@ -259,7 +262,12 @@ def _costs(
 
 
 def _compare(
-    design: Design, contestants: Sequence[Contestant], dataset: Dataset, *, console: Console | None
+    design: Design,
+    contestants: Sequence[Contestant],
+    dataset: Dataset,
+    *,
+    remarks: Sequence[str],
+    console: Console | None,
 ) -> Comparison | None:
     """Compare what is finished, and write the files of a comparison; None if nothing is."""
     if not any(one.runs for one in contestants):
@@ -275,7 +283,7 @@ def _compare(
         patients=patients_of(contestants, {case.id: case.patient for case in dataset.cases}),
         title=f"{dataset.name}: {len(contestants)} contestants, {design.length}",
         command=shlex.join(["voxelseg", *sys.argv[1:]]),
-        notes=fairness(design),
+        notes=[*fairness(design), *remarks],
     )
     say(console, f"Wrote {design.folder / PAGE_FILE}, {design.folder / MARKDOWN_FILE}, comparison.json and tables.")
     return comparison

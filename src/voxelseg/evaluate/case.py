@@ -20,9 +20,8 @@ from voxelseg.metrics.reliability import Box, Reliability
 from voxelseg.predict.postprocess import Postprocessing
 from voxelseg.volume import Volume
 
-
 _COSINE = 0.01
-"""Of the angle between two axes of a grid, 0 for a right one: 0.6 degrees off it, distances are right to a hundredth."""
+"""Of the angle between two axes of a grid, 0 for a right one: up to 0.6 degrees off it, distances are right to 1 %."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,11 @@ _WORKERS = {"cpu": 1, "cuda": 8}
 """Processes that make patches, unless the user says how many or there are fewer cores."""
 
 
+def usual_workers(kind: str) -> int:
+    """Processes that make patches for a training on a device of that kind, "cpu" or "cuda"."""
+    return max(min(_WORKERS[kind], num_cores() // processes_here()), 1)
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a progress bar shows."""
@@ -183,11 +188,11 @@ class Trainer(Generic[Model]):
         self._saved = self.clock()
 
     def _load_batches(self) -> Iterator[Any]:
-        workers, cores = self.config.workers, num_cores() // processes_here()
+        workers = self.config.workers
         return load_batches(
             self.source,
             first_sample=self._first_sample(),
-            workers=max(min(_WORKERS[self.device.type], cores), 1) if workers is None else workers,
+            workers=usual_workers(self.device.type) if workers is None else workers,
             pin_memory=self.device.type == "cuda",
             process=self.processes.rank,
             num_processes=self.processes.count,
