@@ -103,27 +103,43 @@ def started(data, out, steps):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found as Linux shows them")
-def test_a_training_that_is_killed_fails_alone_and_a_benchmark_that_is_killed_goes_on(tiny_msd, tmp_path):
+def test_a_benchmark_that_is_killed_goes_on_and_so_do_its_trainings(tiny_msd, tmp_path):
     out, steps = tmp_path / "out", 60
-    first, second = (out / "cells" / name / "fold_0_seed_0" for name in ("unet", "next"))
+    second = out / "cells" / "next" / "fold_0_seed_0" / "fold_0"
     with started(tiny_msd, out, steps) as process:
-        wait_until((first / "fold_0" / "training_state.pt").exists)
-        for one in running(["voxelseg.side_by_side.tied", str(first)]):
-            os.kill(one, signal.SIGKILL)
-        wait_until((second / "fold_0" / "training_state.pt").exists)
+        wait_until((second / "training_state.pt").exists)
         process.send_signal(signal.SIGKILL)
-        words = process.communicate()[1]
-    assert "failed: unet, fold 0, seed 0: was ended by the signal SIGKILL" in words
-    assert not models_below(out)
+    trained = models_below(out)
+    assert len(trained) == 1  # unet is finished, next has begun
     with started(tiny_msd, out, steps) as process:  # at once, while the killed one's training may still save its state
         words = process.communicate(timeout=240)[1]
     assert process.returncode == 0, words
-    for folder in (first, second):
-        events = [json.loads(line) for line in (folder / "fold_0" / "log.jsonl").read_text().splitlines()]
-        resumed = [event["step"] for event in events if event["event"] == "resume"]
-        assert resumed
-        assert min(resumed) > 0
-        assert sorted({event["step"] for event in events if event["event"] == "epoch"}) == list(range(1, steps + 1))
+    assert {path: time for path, time in models_below(out).items() if path in trained} == trained
+    events = [json.loads(line) for line in (second / "log.jsonl").read_text().splitlines()]
+    resumed = [event["step"] for event in events if event["event"] == "resume"]
+    assert resumed
+    assert min(resumed) > 0
+    assert [event["step"] for event in events if event["event"] == "epoch"] == list(range(1, steps + 1))
+    assert (out / "report.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are found as Linux shows them")
+def test_a_contestant_whose_process_is_killed_is_shown_as_failed_and_tried_again(tiny_msd, tmp_path):
+    out = tmp_path / "out"
+    first = out / "cells" / "unet" / "fold_0_seed_0"
+    with started(tiny_msd, out, 20) as process:
+        wait_until((first / "fold_0" / "training_state.pt").exists)
+        for one in running(["voxelseg.side_by_side.tied", str(first)]):
+            os.kill(one, signal.SIGKILL)
+        words = process.communicate(timeout=240)[1]
+    assert process.returncode == 1
+    assert "failed: unet, fold 0, seed 0: was ended by the signal SIGKILL" in words
+    assert "finished: next, fold 0, seed 0" in words
+    assert "SIGKILL" in (out / "comparison.md").read_text()
+    with started(tiny_msd, out, 20) as process:
+        words = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, words
     assert "SIGKILL" not in (out / "comparison.md").read_text()
 
 
