@@ -90,6 +90,9 @@ Memory = Annotated[
     float | None,
     typer.Option(metavar="GB", help="Memory budget of a training step, for a new plan. [default: cpu 3, cuda 8]"),
 ]
+Pictures = Annotated[
+    bool, typer.Option("--pictures/--no-pictures", show_default=False, help="Slices of scans on the page.")
+]
 Workers = Annotated[int, typer.Option(metavar="N", min=1, help="Processes that read and prepare cases.")]
 Json = Annotated[bool, typer.Option("--json/--no-json", show_default=False, help="Print JSON for machines.")]
 
@@ -408,9 +411,7 @@ def compare(
         typer.Option(metavar="MM", min=0.0, show_default="1", help="Of surface Dice of label maps; may be repeated."),
     ] = None,
     title: Annotated[str, typer.Option(metavar="TEXT", help="Of the page.")] = "",
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", show_default=False, help="Slices of scans on the page.")
-    ] = True,
+    pictures: Pictures = True,
     workers: Workers = 2,
 ) -> None:
     """Compare models or tools on the same cases, and write one page: which is best, and how sure that is.
@@ -574,6 +575,7 @@ def benchmark(
     costs: Annotated[
         bool, typer.Option("--costs/--no-costs", help="Measure time and memory of each network on this machine.")
     ] = True,
+    pictures: Pictures = True,
     slurm: Annotated[
         bool,
         typer.Option("--slurm/--no-slurm", show_default=False, help="Write a script of jobs instead of training here."),
@@ -611,6 +613,7 @@ def benchmark(
         settings=settings or [],
         nnunet_env=nnunet_env,
         costs=costs,
+        pictures=pictures,
         slurm=slurm,
         sbatch=sbatch or [],
         env_setup=env_setup or [],

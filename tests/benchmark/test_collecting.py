@@ -5,6 +5,7 @@ from designs import designed, finish
 
 from voxelseg.benchmark.collecting import collect
 from voxelseg.compare.cost import Cost
+from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.files import write_json
 
 
@@ -12,7 +13,10 @@ def test_a_seed_counts_when_all_its_folds_are_finished(tmp_path):
     design = designed(tmp_path)
     for fold, seed, dice in [(0, 0, 0.5), (1, 0, 0.8), (0, 1, 0.6)]:
         finish(design, "unet", fold, seed, dice=dice, seconds=4.0 + fold)
-    unet, uxnet = collect(design, {"unet, fold 1, seed 1": "was ended"}, {"unet": Cost(parameters=7)})
+    labels = LabelScheme((LabelClass("organ", (1,), 1),))
+    unet, uxnet = collect(
+        design, {"unet, fold 1, seed 1": "was ended"}, {"unet": Cost(parameters=7)}, labels=labels, channel="CT"
+    )
     assert list(unet.runs) == ["0"]
     assert unet.runs["0"].case_means("dice") == {"a": 0.5, "b": 0.5, "c": 0.8}
     assert unet.fault == "fold 1, seed 1: was ended"
@@ -20,6 +24,9 @@ def test_a_seed_counts_when_all_its_folds_are_finished(tmp_path):
     assert unet.cost.parameters == 7
     assert unet.cost.training_s == 4.5  # of the folds of seed 0: 4 s and 5 s
     assert unet.cost.seconds_per_case == 2.25  # 2.5 s and 2 s
+    assert list(unet.logs) == ["seed 0, fold 0", "seed 0, fold 1"]
+    assert unet.logs["seed 0, fold 1"][0]["elapsed_s"] == 5.0
+    assert (unet.labels, unet.channel) == (labels, "CT")
     assert not uxnet.runs
     assert uxnet.fault.count("not finished") == 4
     assert not uxnet.notes

@@ -35,7 +35,7 @@ def test_equal_minutes_name_the_machine_that_they_were_on(tmp_path):
 def test_networks_without_heads_for_deep_supervision_are_named(tmp_path):
     reasons = {"unet": {"deep_supervision": True}, "uxnet": {"deep_supervision": False}}
     said = fairness(designed(tmp_path, reasons=reasons))
-    assert said[2] == "Deep supervision: of unet; not of uxnet, which have no heads for it here."
+    assert said[2] == "Deep supervision: of unet; not of uxnet, which has no heads for it here."
     alike = {name: {"deep_supervision": True} for name in reasons}
     assert len(fairness(designed(tmp_path, reasons=alike))) == 2
 

@@ -59,11 +59,16 @@ def test_contestants_share_all_but_their_own_and_a_failing_one_does_not_stop_the
     assert unet.cost.seconds_per_case > 0
     assert {"report.html", "comparison.json", "scores.csv"} <= {path.name for path in out.iterdir()}
     assert "the loss became nan" in (out / "comparison.md").read_text()
+    page = (out / "report.html").read_text()
+    assert "during training" in page  # curves of what the trainings logged
+    assert "No pictures" not in page
+    assert "Worst case of" in page
     trained = models_below(out)
-    again = benchmark(tiny_msd, out)  # mad is not asked for now
+    again = benchmark(tiny_msd, out, pictures=False)  # mad is not asked for now
     assert not again.faults
     assert again.comparison.primary.num_cases == 1
     assert models_below(out) == trained
+    assert "Worst case of" not in (out / "report.html").read_text()
     with pytest.raises(ConfigError, match=r"other settings \(contestant unet;"):
         benchmark(tiny_msd, out, models="unet=unet_s:width=6")
     with pytest.raises(ConfigError, match=r"other settings \(length;"):

@@ -22,6 +22,7 @@ def test_a_finished_fold_has_its_scores_its_last_step_and_the_time_of_a_predicti
     found = read_finished_fold(fold, ["b", "a"])
     assert found.scores.case_means("dice") == {"a": 0.5, "b": 0.5}
     assert (found.steps, found.training_s, found.seconds_per_case) == (6, 4.0, 2.5)
+    assert [event["event"] for event in found.log] == ["start", "epoch", "epoch"]
 
 
 def test_what_was_not_noted_is_none(fold):

@@ -9,18 +9,28 @@ from voxelseg.benchmark.nnunet import TRAINING_FILE
 from voxelseg.compare.contestants import Contestant
 from voxelseg.compare.cost import Cost
 from voxelseg.compare.sources import mean_cost
+from voxelseg.data.labels import LabelScheme
 from voxelseg.evaluate.held_out import PAIRS_FILE, VALIDATION_FOLDER, CaseFiles, read_pairs
 from voxelseg.evaluate.pooling import pool
 from voxelseg.files import read_json
 from voxelseg.train.finished import FinishedFold
 
 
-def collect(design: Design, faults: Mapping[str, str], costs: Mapping[str, Cost]) -> list[Contestant]:
+def collect(
+    design: Design,
+    faults: Mapping[str, str],
+    costs: Mapping[str, Cost],
+    *,
+    labels: LabelScheme | None = None,
+    channel: str = "",
+) -> list[Contestant]:
     """All contestants, as far as their trainings are finished; `faults` are by the names of trainings.
 
-    A seed counts when all its folds are finished; what is missing is said in the contestant's `fault`.
+    A seed counts when all its folds are finished; what is missing is said in the contestant's `fault`. `labels` and
+    `channel` are what pictures of the data need: its classes and the name of its first channel.
     """
-    return [_contestant(design, entrant, faults, costs.get(entrant.name, Cost())) for entrant in design.entrants]
+    found = (_contestant(design, entrant, faults, costs.get(entrant.name, Cost())) for entrant in design.entrants)
+    return [replace(one, labels=labels, channel=channel) for one in found]
 
 
 def _contestant(design: Design, entrant: Entrant, faults: Mapping[str, str], cost: Cost) -> Contestant:
@@ -53,6 +63,7 @@ def _contestant(design: Design, entrant: Entrant, faults: Mapping[str, str], cos
         },
         notes=_notes(design, whole, found),
         origins=origins,
+        logs={f"seed {seed}, fold {fold}": one.log for seed, folds in whole.items() for fold, one in folds.items()},
     )
 
 

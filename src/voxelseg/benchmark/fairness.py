@@ -74,7 +74,8 @@ def _deeply_supervised(design: Design) -> list[str]:
     heads, none = ([name for name, has in having.items() if has is wanted] for wanted in (True, False))
     if not heads or not none:
         return []
-    return [f"Deep supervision: of {', '.join(heads)}; not of {', '.join(none)}, which have no heads for it here."]
+    has = "has" if len(none) == 1 else "have"
+    return [f"Deep supervision: of {', '.join(heads)}; not of {', '.join(none)}, which {has} no heads for it here."]
 
 
 def _learnt_before(design: Design) -> list[str]:

@@ -86,6 +86,7 @@ def benchmark(
     settings: Sequence[str] = (),
     nnunet_env: PathLike | None = None,
     costs: bool = True,
+    pictures: bool = True,
     slurm: bool = False,
     sbatch: Sequence[str] = (),
     env_setup: Sequence[str] = (),
@@ -100,8 +101,9 @@ def benchmark(
     "0", "0,1" or "all". `device` may name several, such as "cuda:0,cuda:1"; `jobs` trainings run at a time, by default
     one on each, with `threads` each (by default the cores divided by `jobs`). `settings` are those of all contestants.
     nnU-Net v2 takes part as the model "nnunet", from its own environment in folder `nnunet_env`. `costs` are measured
-    once on this machine. With `slurm` what is missing is not trained here, but put into a script
-    for `sbatch`, with its options `sbatch` and the shell lines `env_setup`; afterwards the same call collects.
+    once on this machine. With `pictures` the page shows slices of scans. With `slurm` what is missing is not trained
+    here, but put into a script for `sbatch`, with its options `sbatch` and the shell lines `env_setup`; afterwards the
+    same call collects.
 
     What is finished is kept: the same call goes on, tries again what failed, and takes further contestants, seeds and
     folds. Written into `out` is also what `voxelseg compare` writes.
@@ -180,8 +182,8 @@ def benchmark(
             places = [("--device", devices[number % len(devices)]) for number in range(at_once)]
             faults = _train(design, missing, places, threads=threads, console=console)
         measured = _costs(design, contenders, on, threads, console=console) if costs else {}
-        contestants = collect(design, faults, measured)
-        comparison = _compare(design, contestants, dataset, remarks=seen, console=console)
+        contestants = collect(design, faults, measured, labels=dataset.labels, channel=dataset.channels[0])
+        comparison = _compare(design, contestants, dataset, remarks=seen, pictures=pictures, console=console)
     return Benchmark(design=design, contestants=contestants, comparison=comparison, faults=faults)
 
 
@@ -267,6 +269,7 @@ def _compare(
     dataset: Dataset,
     *,
     remarks: Sequence[str],
+    pictures: bool,
     console: Console | None,
 ) -> Comparison | None:
     """Compare what is finished, and write the files of a comparison; None if nothing is."""
@@ -284,6 +287,7 @@ def _compare(
         title=f"{dataset.name}: {len(contestants)} contestants, {design.length}",
         command=shlex.join(["voxelseg", *sys.argv[1:]]),
         notes=[*fairness(design), *remarks],
+        pictures=pictures,
     )
     say(console, f"Wrote {design.folder / PAGE_FILE}, {design.folder / MARKDOWN_FILE}, comparison.json and tables.")
     return comparison

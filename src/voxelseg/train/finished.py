@@ -1,10 +1,11 @@
 """What a finished training of a fold left."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from voxelseg.errors import DataError
 from voxelseg.evaluate import Evaluation, read_evaluation
@@ -15,9 +16,9 @@ from voxelseg.predict.folder import RECORD_FILE
 from voxelseg.train.loop.log import LOG_FILE, read_log
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FinishedFold:
-    """Scores and length."""
+    """Scores, length and log."""
 
     scores: Evaluation
     """Of the held-out cases."""
@@ -25,6 +26,8 @@ class FinishedFold:
     training_s: float
     seconds_per_case: float | None
     """Mean over the predictions of the held-out cases; None where it was not noted."""
+    log: Sequence[dict[str, Any]]
+    """Events, as they were logged."""
 
 
 def read_finished_fold(folder: Path, held_out: Collection[str]) -> FinishedFold | None:
@@ -39,11 +42,18 @@ def read_finished_fold(folder: Path, held_out: Collection[str]) -> FinishedFold 
         scores = read_evaluation(validation)
     except DataError:
         return None
-    epochs = [event for event in read_log(folder / LOG_FILE) if event["event"] == "epoch"]
+    log = read_log(folder / LOG_FILE)
+    epochs = [event for event in log if event["event"] == "epoch"]
     if set(scores.cases) != set(held_out) or not epochs:
         return None
     last = epochs[-1]
-    return FinishedFold(scores, int(last["step"]), float(last["elapsed_s"]), _seconds_per_case(validation))
+    return FinishedFold(
+        scores=scores,
+        steps=int(last["step"]),
+        training_s=float(last["elapsed_s"]),
+        seconds_per_case=_seconds_per_case(validation),
+        log=log,
+    )
 
 
 def _seconds_per_case(predictions: Path) -> float | None:

@@ -83,7 +83,7 @@ def test_a_file_that_is_gone_is_named_in_place_of_the_pictures(with_files, tmp_p
 def test_a_contestant_without_files_is_named(with_files):
     a, b = with_files.contestants
     found = cases_section(replace(with_files, contestants=[a, replace(b, files={})])).pictures
-    assert found[0].fault == "where the label maps of b lie is not known: their scores came alone."
+    assert found[0].fault == "Where the label maps of b lie is not known: their scores came alone."
 
 
 def test_patients_are_shown_where_cases_are_not_patients(make_material):

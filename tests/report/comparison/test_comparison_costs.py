@@ -1,3 +1,4 @@
+import pytest
 from scored import contestants
 
 from voxelseg.compare.contestants import Contestant
@@ -44,6 +45,12 @@ def test_a_single_known_cost_is_not_drawn(make_material):
     section = costs_section(make_material(with_costs({"a": Cost(training_s=60.0), "b": None})))
     assert section.drawings == ()
     assert [cell.text for cell in section.tables[0].rows[1]] == ["b", "–"]
+
+
+@pytest.mark.parametrize(("seconds", "drawn"), [(603.0, []), (660.0, ["pareto_training"])])
+def test_equal_minutes_are_not_drawn(make_material, seconds, drawn):
+    found = {"a": Cost(training_s=600.0), "b": Cost(training_s=seconds)}
+    assert [one.name for one in costs_section(make_material(with_costs(found))).drawings] == drawn
 
 
 def test_lengths_are_not_weighed_against_costs(make_material):

@@ -1,5 +1,6 @@
 import math
 import re
+from dataclasses import replace
 
 import pytest
 from checked_page import Checked
@@ -28,6 +29,8 @@ def page(make_material):
     """Of four contestants, one of which failed, with costs."""
     cost = Cost(parameters=4_000_000, macs=10**11, latency_s=0.2, peak_memory_bytes=10**9, training_s=90.0)
     found = contestants({"unet_s": 0.8, "mednext_s": 0.85, ODD: 0.849}, cost=cost)
+    less = replace(cost, latency_s=0.1, peak_memory_bytes=10**8, training_s=45.0)
+    found[1] = replace(found[1], cost=less)
     failed = Contestant(name="uxnet", runs={}, fault="out of memory")
     return page_of(make_material([*found, failed], command="voxelseg compare a b --out c"))
 

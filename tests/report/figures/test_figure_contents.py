@@ -187,7 +187,7 @@ def test_trade_off_lines_go_from_the_score_to_the_costs():
     # equal where 2 (1 - w) + 0.75 w = 4 / 3 (1 - w) + 2 w, that is w = (2 / 3) / (2 / 3 + 1.25) = 0.348
     assert describe_trade_off(found, label="Dice") == (
         "Highest trade-off score by the share of the weight on costs, the rest being on Dice: "
-        "a from 0% to 35%; b from 35% to 100%. With the published weights: a 1.38, b 1.67."
+        "a from 0 % to 34.8 %; b from 34.8 % to 100 %. With the published weights: a 1.38, b 1.67."
     )
 
 

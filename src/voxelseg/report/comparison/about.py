@@ -18,6 +18,7 @@ _LONGEST = 160
 """Characters of a value."""
 _MOST_OPEN = 12
 """Settings that are shown without a click."""
+_SAME = "The same command on the same files, trained networks among them, gives the same numbers:"
 _FILES = (
     "Beside this page: comparison.json (all statistics), scores.csv (every case, class, run and metric), pairs.csv "
     "(every pair in every table), comparison.md (this page as Markdown), figures/ (the drawings as SVG and PNG)."
@@ -158,7 +159,7 @@ def provenance_section(material: Material) -> Section:
             facts.append((one.name, text))
     return Section(
         title="How to reproduce this page",
-        sentences=("The same command on the same files gives the same numbers:",) if material.command else (),
+        sentences=(_SAME,) if material.command else (),
         command=material.command,
         facts=facts,
         remarks=(_FILES,),

@@ -102,10 +102,10 @@ def _views(contestants: Mapping[str, Contestant], case: str) -> dict[str, tuple[
     """Of the first runs; DataError if files are gone or nobody said where they are."""
     lacking = [name for name, one in contestants.items() if case not in one.files]
     if lacking:
-        raise DataError(f"where the label maps of {' and '.join(lacking)} lie is not known: their scores came alone.")
+        raise DataError(f"Where the label maps of {' and '.join(lacking)} lie is not known: their scores came alone.")
     labels = next((one.labels for one in contestants.values() if one.labels is not None), None)
     if labels is None:
-        raise DataError("which label value is which class is not known.")
+        raise DataError("Which label value is which class is not known.")
     files = {name: one.files[case] for name, one in contestants.items()}
     channel = next((one.channel for one in contestants.values() if one.channel), "")
     return compared_case_views(files, labels, channel=channel)

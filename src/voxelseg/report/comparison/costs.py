@@ -21,6 +21,8 @@ _PARETO: tuple[tuple[str, str, str, float], ...] = (
     ("training_s", "pareto_training", "training time (min)", 60.0),
 )
 """Cost, name of the drawing, what its axis says, and the size of its unit."""
+_ALIKE = 1.02
+"""Costs that differ by no more than this factor are the same."""
 _COLUMNS: tuple[tuple[str, str, Callable[[Cost], str]], ...] = (
     ("parameters", "Parameters", lambda one: count_text(one.parameters)),
     ("macs", "Multiply-accumulates", lambda one: count_text(one.macs)),
@@ -106,13 +108,19 @@ def _trade_off(material: Material) -> dict[str, float]:
     return performance_trade_off({one.name: one.mean for one in material.primary.standings}, [parameters, macs])
 
 
+def _differ(costs: _Known) -> bool:
+    """Whether two contestants have different costs; equal minutes, for one, are the same but for a part of a step."""
+    known = [value for value in costs.values() if value is not None]
+    return len(known) > 1 and max(known) > _ALIKE * min(known)
+
+
 def _drawings(material: Material) -> list[Drawing]:
     column, standings = material.primary.column, material.primary.standings
     scores = {one.name: Estimate(one.mean, one.interval.low, one.interval.high) for one in standings}
     found = []
     for cost, name, cost_label, size in _PARETO:
         costs = _costs(material, cost, size)
-        if sum(value is not None for value in costs.values()) < 2:
+        if not _differ(costs):
             continue
         words = {"label": column.title, "unit": column.unit, "cost_label": cost_label}
         up = column.higher_is_better

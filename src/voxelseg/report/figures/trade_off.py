@@ -37,7 +37,7 @@ def describe_trade_off(found: Mapping[str, Relative], *, label: str) -> str:
     ranges = leads(found)
     if not ranges:
         return "Nobody has a score and all costs, so there is no trade-off score."
-    told = [f"{listed(one.names)} from {one.low:.0%} to {one.high:.0%}" for one in ranges]
+    told = [f"{listed(one.names)} from {100 * one.low:.3g} % to {100 * one.high:.3g} %" for one in ranges]
     scores = [f"{name} {one.trade_off():.2f}" for name, one in found.items() if one.is_known]
     return (
         f"Highest trade-off score by the share of the weight on costs, the rest being on {label}: {'; '.join(told)}. "
