@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,3 +134,19 @@ def tiny_run(tiny_msd: Path, train_tiny: Callable[..., "Run"], tmp_path_factory:
     folder = tmp_path_factory.mktemp("run") / "run"
     train_tiny(tiny_msd, folder, fold="0,1")
     return TinyRun(tiny_msd, folder)
+
+
+@pytest.fixture
+def only_networks() -> Iterator[Callable[..., None]]:
+    """Leaves only the networks of these names; afterwards all are there again, in their order."""
+    from voxelseg.nets import NETWORKS
+
+    every = dict(NETWORKS)
+
+    def leave(*names: str) -> None:
+        for name in every.keys() - set(names):
+            del NETWORKS[name]
+
+    yield leave
+    NETWORKS.clear()
+    NETWORKS.update(every)

@@ -109,12 +109,9 @@ def test_the_version_is_printed(voxelseg):
 
 
 @pytest.fixture
-def two_networks(monkeypatch):
+def two_networks(only_networks):
     """Only two networks to describe."""
-    from voxelseg import nets
-
-    for name in set(nets.NETWORKS) - {"mednext_xs", "unet_s"}:
-        monkeypatch.delitem(nets.NETWORKS, name)
+    only_networks("mednext_xs", "unet_s")
 
 
 @pytest.mark.usefixtures("two_networks")

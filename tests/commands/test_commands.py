@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from voxelseg import commands, nets
+from voxelseg import commands
 from voxelseg.checkpoint import load_checkpoint, save_checkpoint
 from voxelseg.cli import COMMANDS, DATA_COMMANDS
 from voxelseg.data.labels import NO_LABELS
@@ -405,9 +405,8 @@ def test_references_without_prediction_are_left_out_only_when_allowed(tiny_msd, 
     assert scored.mean("dice") == 1.0
 
 
-def test_models_are_listed_with_their_sizes_and_costs(monkeypatch):
-    for name in set(nets.NETWORKS) - {"mednext_s", "mednext_m", "unet"}:
-        monkeypatch.delitem(nets.NETWORKS, name)
+def test_models_are_listed_with_their_sizes_and_costs(only_networks):
+    only_networks("mednext_s", "mednext_m", "unet")
     found = {one["name"]: one for one in commands.models(32)}
     assert found["mednext_s"]["parameters"] == 5_551_310
     assert found["mednext_s"]["size"] == [32, 32, 32]
@@ -419,9 +418,8 @@ def test_models_are_listed_with_their_sizes_and_costs(monkeypatch):
     assert {"divisor", "source", "summary"} <= found["unet"].keys()
 
 
-def test_networks_whose_library_is_not_installed_are_left_out_and_named(monkeypatch, capsys):
-    for name in set(nets.NETWORKS) - {"unet_s", "vnet"}:
-        monkeypatch.delitem(nets.NETWORKS, name)
+def test_networks_whose_library_is_not_installed_are_left_out_and_named(only_networks, monkeypatch, capsys):
+    only_networks("unet_s", "vnet")
     monkeypatch.setitem(sys.modules, "monai.networks", None)  # importing it is an ImportError
     assert [one["name"] for one in commands.models(32)] == ["unet_s"]
     assert capsys.readouterr().out == ""

@@ -1,6 +1,5 @@
 import pytest
 
-from voxelseg import nets
 from voxelseg.errors import ConfigError, DataError
 from voxelseg.nets import create_model, describe_models, list_models
 
@@ -16,9 +15,8 @@ def test_an_unknown_option_names_the_closest_and_all_known():
 
 
 @pytest.fixture
-def few_networks(monkeypatch):
-    for name in set(nets.NETWORKS) - {"mednext_s", "unet_s", "unetr", "transunet"}:
-        monkeypatch.delitem(nets.NETWORKS, name)
+def few_networks(only_networks):
+    only_networks("mednext_s", "unet_s", "unetr", "transunet")
 
 
 @pytest.mark.usefixtures("few_networks")
