@@ -11,7 +11,7 @@ from voxelseg.train.loop.watch import Watch
 @pytest.mark.parametrize(
     ("functions", "phase"),
     [
-        (["fsync", "atomic_path", "write_state", "save_state", "_end_epoch", "fit"], "saving"),
+        (["fsync", "atomic_path", "write_state", "save_state", "fit"], "saving"),
         (["save_checkpoint", "<lambda>", "_keep_best", "_end_epoch", "fit"], "saving"),
         (["forward", "__call__", "validate", "look", "_end_epoch", "fit"], "validation"),
         (["backward", "gradients", "_take_step", "fit"], "training"),

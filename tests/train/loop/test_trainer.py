@@ -8,8 +8,8 @@ from watching import Clock, events, same, weights_of
 
 from voxelseg.errors import ConfigError, StoppedError, VoxelsegError
 from voxelseg.patches.augmentation import AugmentationConfig
-from voxelseg.train.loop.state import STATE_FILE
-from voxelseg.train.loop.trainer import SAVE_EVERY_S
+from voxelseg.train.loop.state import STATE_FILE, write_state
+from voxelseg.train.loop.trainer import SAVE_EVERY_S, SAVING_SHARE
 from voxelseg.train.machines.distributed import Processes
 
 # ---------------------------------------------------------------------------------------------------------- epochs
@@ -174,6 +174,22 @@ def test_long_epochs_are_saved_in_between(prepared, tmp_path):
     save, trainer.save_state = trainer.save_state, lambda: (saved.append(trainer.counters.step), save())
     trainer.fit()
     assert saved == [2, 4, 5]
+
+
+def test_saving_takes_little_of_the_time_where_epochs_are_a_step(prepared, tmp_path, monkeypatch):
+    clock, saved = Clock(step=1.0), []
+    settings = {"epochs": 100, "steps_per_epoch": 1, "validate_every": 50}
+    trainer = clock.watch(prepared.trainer(tmp_path, **settings, clock=clock))
+
+    def write(path, state):
+        saved.append(state["counters"]["step"])
+        clock.now += 1.0
+        write_state(path, state)
+
+    monkeypatch.setattr("voxelseg.train.loop.trainer.write_state", write)
+    trainer.fit()
+    assert SAVING_SHARE == 1 / 20
+    assert saved == [1, 21, 41, 50, 70, 90, 100]  # 50 and 100 are validated
 
 
 # ------------------------------------------------------------------------------------------- best and early stopping

@@ -46,6 +46,8 @@ from voxelseg.train.start.transfer import TransferConfig
 
 SAVE_EVERY_S = 300.0
 """Epochs may be long on a CPU: no more than this is lost when the process is killed."""
+SAVING_SHARE = 0.05
+"""Of the time, at most, for saving epochs that end without a validation, which may be as short as a step."""
 STOP_REACHES_US_S = 1.0
 """A SIGTERM to all processes, as batch systems send it, may have ended those that make patches this long before us."""
 MOST_OVERFLOWS = 50
@@ -146,8 +148,8 @@ class Trainer(Generic[Model]):
     def fit(self) -> None:
         """Train from where the state stands to the end.
 
-        Saves the state after each epoch, and more often if epochs are long. Raises StoppedError after Ctrl-C, with the
-        state saved, and VoxelsegError if loss or gradients are no longer numbers.
+        Saves the state after each epoch, more often if epochs are long, less often if they are but a few steps. Raises
+        StoppedError after Ctrl-C, with the state saved, and VoxelsegError if loss or gradients are no longer numbers.
         """
         with self._curves(), stop_requests(only_once=self.processes.count > 1) as stop:
             self._begin()
@@ -156,10 +158,9 @@ class Trainer(Generic[Model]):
                 loss = self._take_step(self._next_batches(batches, stop))
                 self._watch_budget()
                 epoch_ended = epoch_is_over(self.config, self.counters)
-                if epoch_ended:
-                    self._end_epoch()
+                validated = epoch_ended and self._end_epoch()
                 stopping = self.processes.any(stop.is_set())
-                if not epoch_ended and (stopping or self.clock() - self._saved > SAVE_EVERY_S):
+                if stopping or validated or self.finished or self._saving_is_due(epoch_ended=epoch_ended):
                     self.save_state()
                 if stopping:
                     self._stop()
@@ -280,8 +281,8 @@ class Trainer(Generic[Model]):
             counters.elapsed_s = self.timer.elapsed_s()
             counters.time_is_up = not step_fits(budget_s, counters, step_s=self.timer.longest_step_s)
 
-    def _end_epoch(self) -> None:
-        """Validate if that is due, log, and save the state."""
+    def _end_epoch(self) -> bool:
+        """Validate if that is due, and log; whether it was due."""
         counters = self.counters
         validates = self.watch.is_due(counters)
         record = self.watch.look(counters) if validates else self.watch.not_validated()
@@ -298,7 +299,11 @@ class Trainer(Generic[Model]):
             self._write_event("early_stop", best_epoch=best if best >= 0 else None)
         counters.loss_sum, counters.loss_count = 0.0, 0
         counters.epoch = epochs_done(self.config, counters)
-        self.save_state()
+        return validates
+
+    def _saving_is_due(self, *, epoch_ended: bool) -> bool:
+        since_s = self.clock() - self._saved
+        return since_s > SAVE_EVERY_S or (epoch_ended and self.counters.saving_s <= SAVING_SHARE * since_s)
 
     def _write_record(self, event: str, record: dict[str, Any]) -> None:
         self.log.write(event, **record)
