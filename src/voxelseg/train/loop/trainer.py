@@ -160,7 +160,7 @@ class Trainer(Generic[Model]):
                 epoch_ended = epoch_is_over(self.config, self.counters)
                 validated = epoch_ended and self._end_epoch()
                 stopping = self.processes.any(stop.is_set())
-                if stopping or validated or self.finished or self._saving_is_due(epoch_ended=epoch_ended):
+                if stopping or validated or self._saving_is_due(epoch_ended=epoch_ended):
                     self.save_state()
                 if stopping:
                     self._stop()
@@ -303,7 +303,8 @@ class Trainer(Generic[Model]):
 
     def _saving_is_due(self, *, epoch_ended: bool) -> bool:
         since_s = self.clock() - self._saved
-        return since_s > SAVE_EVERY_S or (epoch_ended and self.counters.saving_s <= SAVING_SHARE * since_s)
+        pays = epoch_ended and self.counters.saving_s <= SAVING_SHARE * since_s
+        return pays or self.finished or since_s > SAVE_EVERY_S
 
     def _write_record(self, event: str, record: dict[str, Any]) -> None:
         self.log.write(event, **record)
