@@ -194,7 +194,7 @@ def pretrain(
     settings: Settings = None,
     workers: Workers = 2,
 ) -> None:
-    """Let a network learn from scans without labels; `voxelseg train --init` then needs fewer labelled ones.
+    """Let a network learn from scans without labels; `voxelseg train --init` may then need fewer labelled ones.
 
     Plans and preprocesses first where needed. The same command continues after any interruption.
     """

@@ -85,6 +85,17 @@ def test_a_finished_one_is_kept_and_other_settings_are_refused(tiny_msd, pretrai
         )
 
 
+def test_settings_that_do_not_suit_the_scans_are_mended_in_the_same_folder(tiny_msd, tmp_path):
+    larger_than_scans = "plan.patch_size=[32,32,32]"  # so that all crops of a scan are the same
+    sizes = ["num_clusterers=2", "least_clusters=40", "most_clusters=60"]
+    settings = [*settings_of(TINY), larger_than_scans, *(f"masked_clusters.{size}" for size in sizes)]
+    call = {"model": "unet_s", "epochs": 1, "device": "cpu", "workers": 1}
+    with pytest.raises(DataError, match=r"different slices.*masked_clusters\.fewer_clusters=true"):
+        commands.pretrain(tiny_msd, tmp_path / "pre", **call, settings=settings)
+    settings.append("masked_clusters.fewer_clusters=true")
+    assert commands.pretrain(tiny_msd, tmp_path / "pre", **call, settings=settings).model_file.is_file()
+
+
 def test_training_starts_from_it(tiny_msd, pretrained, tmp_path):
     training = [*MODEL, "--epochs", "1", "--device", "cpu", "--set", "plan.patch_size=[16,32,16]"]
     training += ["--set", "train.steps_per_epoch=1", "--set", "train.workers=0", "--set", "train.validation_patches=1"]

@@ -6,6 +6,7 @@ import pytest
 from voxelseg.errors import ConfigError
 from voxelseg.nets.parts import part_parameters
 from voxelseg.pretrain.run import PRETRAINING_FILE, check_num_classes, open_pretraining, with_classes
+from voxelseg.train.loop.state import STATE_FILE
 
 
 def test_the_record_says_all_that_decides_the_weights(tiny_scans, tmp_path):
@@ -21,6 +22,7 @@ def test_the_record_says_all_that_decides_the_weights(tiny_scans, tmp_path):
 
 def test_the_same_pretraining_is_opened_again_and_workers_may_change(tiny_scans, tmp_path):
     tiny_scans.opened(tmp_path)
+    (tmp_path / STATE_FILE).touch()
     tiny_scans.opened(tmp_path)
     tiny_scans.opened(tmp_path, "train.workers=1", "train.threads=1")
     assert json.loads((tmp_path / PRETRAINING_FILE).read_text())["config"]["train"]["workers"] == 1
@@ -40,6 +42,7 @@ def test_the_same_pretraining_is_opened_again_and_workers_may_change(tiny_scans,
 )
 def test_another_pretraining_in_the_folder_is_refused_with_what_differs(tiny_scans, tmp_path, changes, named):
     tiny_scans.opened(tmp_path)
+    (tmp_path / STATE_FILE).touch()
     settings = changes.pop("settings", [])
     with pytest.raises(ConfigError, match=rf"holds a run with other settings.*{named}.*another --out"):
         tiny_scans.opened(tmp_path, *settings, **changes)
@@ -47,6 +50,7 @@ def test_another_pretraining_in_the_folder_is_refused_with_what_differs(tiny_sca
 
 def test_scans_that_have_changed_since_are_refused(tiny_scans, tmp_path):
     run = tiny_scans.opened(tmp_path)
+    (tmp_path / STATE_FILE).touch()
     cases = dict(list(tiny_scans.fingerprint.cases.items())[1:])
     with pytest.raises(ConfigError, match="the scans have changed since"):
         open_pretraining(run, tiny_scans.fingerprint.model_copy(update={"cases": cases}))

@@ -27,7 +27,7 @@ from voxelseg.pretrain.crops import crop_warnings
 from voxelseg.pretrain.following import repeated_settings
 from voxelseg.pretrain.pretraining import check_method, check_watching, is_finished, prepare_method
 from voxelseg.pretrain.pretraining import pretrain as train_pretext
-from voxelseg.pretrain.run import PRETRAINING_FILE, Pretraining, check_num_classes, open_pretraining, with_classes
+from voxelseg.pretrain.run import Pretraining, check_num_classes, has_begun, open_pretraining, with_classes
 from voxelseg.pretrain.scan_checks import scan_warnings
 from voxelseg.pretrain.scans import read_scans
 from voxelseg.train.loop.log import LOG_FILE, read_log
@@ -156,8 +156,8 @@ def _plan(
     device: torch.device,
     memory_gb: float | None,
 ) -> Plan:
-    """The plan of the pre-training in the folder, or else a fresh one."""
-    if (folder / PRETRAINING_FILE).is_file():
+    """The plan of the pre-training in the folder if it has begun, or else a fresh one."""
+    if has_begun(folder):
         planned = read_plan(folder / PLAN_FILE)
     else:
         planned = plan_from(fingerprint, with_classes(dataset, config), model, config, device, memory_gb)

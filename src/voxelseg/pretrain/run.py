@@ -25,6 +25,7 @@ from voxelseg.plan.plan import Plan
 from voxelseg.pretrain.backbone import build_backbone, trained_weights
 from voxelseg.pretrain.config import PretrainingConfig, PretrainingLoopConfig, find_method
 from voxelseg.pretrain.crops import held_out_scans
+from voxelseg.train.loop.state import STATE_FILE
 from voxelseg.train.record import differences, made_with, refuse_others
 from voxelseg.train.run import PLAN_FILE
 
@@ -96,11 +97,18 @@ def check_num_classes(model: str, scans: Dataset, config: PretrainingConfig) -> 
         raise ConfigError(f"pretrain.num_classes: no width of {model} follows the classes. Leave it out.")
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether the folder holds a pre-training that has learnt something."""
+    learnt = any((folder / name).is_file() for name in (STATE_FILE, BEST_FILE, MODEL_FILE))
+    return learnt and (folder / PRETRAINING_FILE).is_file()
+
+
 def open_pretraining(pretraining: Pretraining, fingerprint: Fingerprint) -> None:
     """Start a pre-training in its folder, which must be locked, or see to it that the one that is there is the same.
 
     Raises ConfigError naming what differs if the folder holds one of another model, method, configuration, plan, seed
-    or other scans. Workers, threads and TensorBoard may differ: the record then gets the new ones.
+    or other scans. Workers, threads and TensorBoard may differ: the record then gets the new ones. One that has learnt
+    nothing so far, since its settings did not suit the scans, may be replaced.
     """
     folder, scans = pretraining.folder, pretraining.scans
     identity = {
@@ -119,7 +127,7 @@ def open_pretraining(pretraining: Pretraining, fingerprint: Fingerprint) -> None
         },
     }
     path = folder / PRETRAINING_FILE
-    if not path.is_file():
+    if not has_begun(folder):
         pretraining.plan.write(folder / PLAN_FILE)
         measured = fingerprint.model_dump(mode="json")
         write_json(path, {**made_with(pretraining.device), **identity, "fingerprint": measured})
