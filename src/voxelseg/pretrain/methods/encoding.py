@@ -56,7 +56,8 @@ class RunningStandardisation(nn.Module):
         self.register_buffer("variance", torch.ones(width))
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
-    @torch.compiler.disable  # a compiled backward pass would take the statistics as the update leaves them
+    # A compiled backward pass would take the statistics as the update leaves them.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, vectors: Tensor) -> Tensor:
         """(B, F) by the statistics as they are; in training these then take in the vectors of all processes."""
         standardised = (vectors - self.mean) / (self.variance + EPSILON).sqrt()
