@@ -3,8 +3,9 @@ import shutil
 import pytest
 from designs import designed, finish
 
-from voxelseg.benchmark.collecting import collect
+from voxelseg.benchmark.collecting import collect, keep_costs
 from voxelseg.compare.cost import Cost
+from voxelseg.compare.sources import read_source
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.files import write_json
 
@@ -30,6 +31,16 @@ def test_a_seed_counts_when_all_its_folds_are_finished(tmp_path):
     assert not uxnet.runs
     assert uxnet.fault.count("not finished") == 4
     assert not uxnet.notes
+
+
+def test_a_comparison_of_single_trainings_finds_what_was_measured_of_their_networks(tmp_path):
+    design = designed(tmp_path, seeds=(0,))
+    run = finish(design, "unet", 0, 0).parent
+    write_json(run / "run.json", {"seed": 0})
+    keep_costs(design, {"unet": Cost(parameters=7, latency_s=0.5), "uxnet": Cost(parameters=8)})
+    cost = read_source(run, None).cost
+    assert (cost.parameters, cost.latency_s, cost.training_s) == (7, 0.5, 4.0)
+    assert not (tmp_path / "cells" / "uxnet").exists()  # not begun
 
 
 def test_a_case_that_two_folds_hold_out_is_named_with_its_fold(tmp_path):

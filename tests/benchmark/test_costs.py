@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from voxelseg.benchmark import costs
 from voxelseg.benchmark.costs import Measuring, measured_costs
 from voxelseg.benchmark.fair_plan import Contender
+from voxelseg.errors import ConfigError
 from voxelseg.plan.plan import read_plan
 from voxelseg.train.config import build_config
 from voxelseg.train.run import PLAN_FILE
@@ -48,6 +50,40 @@ def test_what_cannot_be_measured_is_said(measuring, tmp_path):
     assert found.training_memory_bytes is None
     assert any(note.startswith("Prediction: the memory ran out") for note in found.notes)
     assert any(note.startswith("Training step: the memory ran out") for note in found.notes)
+
+
+@pytest.mark.slow
+def test_a_network_that_fails_costs_no_more_than_its_own_numbers(measuring, tmp_path):
+    elsewhere = replace(measuring, device="hpu")  # no such device here: torch's own error, which is not about memory
+    small = Contender("unet_s", build_config(["model.width=4"]))
+    found = measured_costs(elsewhere, {"small": small}, tmp_path / "costs.json")["small"]
+    assert found.parameters > 0
+    assert (found.latency_s, found.step_s) == (None, None)
+    for what in ("Prediction", "Training step"):
+        assert any(re.match(rf"{what}: \w+Error: ", note) for note in found.notes), found.notes
+    unfit = replace(measuring, plan=measuring.plan.changed(patch_size=[16, 20, 16]))  # MedNeXt divides by 16
+    found = measured_costs(unfit, {"next": Contender("mednext_xs", small.config)}, tmp_path / "costs.json")["next"]
+    assert found.parameters is None
+    assert [note.partition(":")[0] for note in found.notes] == ["Prediction", "Counting", "Training step"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("'conv3d' not implemented for 'BFloat16'\nmore"), "RuntimeError: 'conv3d' not implemented for"),
+        (KeyError(), "KeyError"),
+        (ConfigError("width: 0 is too small."), "width: 0 is too small."),
+        (MemoryError(), "the memory ran out"),
+        (RuntimeError("CUDA out of memory"), "the memory ran out"),
+    ],
+)
+def test_an_error_becomes_a_line(error, words):
+    def failing():
+        raise error
+
+    found = costs._found_or_fault(failing)
+    assert found.startswith(words)
+    assert "\n" not in found
 
 
 def test_a_damaged_file_counts_for_nothing(tmp_path):

@@ -25,6 +25,19 @@ def test_the_reader_is_told_what_is_equal_and_what_is_not(tmp_path):
     assert said[5].startswith("nnU-Net: the same folds")
 
 
+def test_predictions_that_nnunet_averages_over_mirrored_scans_are_told(tmp_path):
+    def said(models, *settings):
+        told = fairness(designed(tmp_path, models, settings=settings))
+        return [one for one in told if one.startswith("In favour of")]
+
+    (sentence,) = said("unet,small=unet:predict.tta=true,nnunet")
+    assert "In favour of nnunet: the predictions" in sentence
+    assert "those of unet are not. With --set predict.tta=true" in sentence
+    assert said("unet,nnunet", "predict.tta=true") == []
+    assert said("unet,nnunet:mirroring=false") == []
+    assert said("unet") == []
+
+
 def test_equal_minutes_name_the_machine_that_they_were_on(tmp_path):
     pace = {"device": "cpu", "jobs": 2, "threads": 1}
     said = fairness(designed(tmp_path, "unet", length=Length(budget="30m"), pace=pace))

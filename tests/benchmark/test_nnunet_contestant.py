@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from voxelseg.benchmark import nnunet_job
-from voxelseg.benchmark.nnunet import nnunet_description, nnunet_python, run, write_nnunet_raw
+from voxelseg.benchmark.nnunet import (
+    NNUNetWork,
+    check_nnunet_folder,
+    nnunet_description,
+    nnunet_python,
+    run,
+    write_nnunet_raw,
+)
 from voxelseg.data import LabelClass, LabelScheme, read_dataset
 from voxelseg.data.dataset import Case, Dataset
 from voxelseg.errors import ConfigError, WorkerError
@@ -25,6 +32,7 @@ echo '{"steps": 7, "training_seconds": 3.5}' > "$fold/training.json"
 """
 PLANNING = """#!/bin/bash
 mkdir -p "$nnUNet_preprocessed"
+echo prepared >> "$nnUNet_raw/../times"
 """
 
 
@@ -120,6 +128,55 @@ def test_a_job_leaves_what_a_benchmark_looks_for(tmp_path, environment):
     assert scores.case_means("dice") == {"a": 1.0, "b": 1.0}  # held-out ones only
     assert read_pairs(out / "fold_0" / "validation" / "pairs.json")["b"].prediction.is_file()
     assert json.loads((out / "fold_0" / "log.jsonl").read_text()) == {"event": "epoch", "step": 7, "elapsed_s": 3.5}
+    assert json.loads((out / "fold_0" / "training.json").read_text())["device"].startswith("cpu (")
+
+
+@pytest.fixture
+def prepare(tmp_path, environment):
+    """Prepares the data set anew in OUT/nnunet; returns how often nnU-Net has planned there."""
+
+    def prepared() -> int:
+        folder, python = tmp_path / "out" / "nnunet", environment / "bin" / "python"
+        dataset = read_dataset(tmp_path / "data") if (tmp_path / "data").is_dir() else _dataset(tmp_path / "data")
+        NNUNetWork(python=python, folder=folder, dataset=dataset, threads=1).prepare([], tmp_path / "log")
+        return len((folder / "times").read_text().splitlines())
+
+    return prepared
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="runs shell scripts")
+def test_data_are_prepared_once_and_again_when_they_change_or_were_left_half_done(tmp_path, prepare):
+    assert [prepare(), prepare()] == [1, 1]
+    marker = tmp_path / "out" / "nnunet" / "prepared.json"
+    _save(tmp_path / "data" / "labelsTr" / "b.nii.gz", np.ones(SHAPE, np.uint8))
+    assert [prepare(), prepare()] == [2, 2]
+    marker.write_text(marker.read_text().replace('"finished": true', '"finished": false'))
+    assert prepare() == 3
+    marker.write_text(json.dumps({"data": str((tmp_path / "data").resolve())}))  # as earlier versions wrote it
+    assert prepare() == 3
+    marker.write_text(json.dumps({"data": "other"}))
+    assert prepare() == 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="runs shell scripts")
+def test_nothing_but_nnunets_data_is_removed(tmp_path, environment, prepare):
+    folder = tmp_path / "out" / "nnunet"
+    folder.mkdir(parents=True)
+    (folder / "raw").mkdir()
+    (folder / "raw" / "weeks_of_work.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"nnunet: nnU-Net's data are to go there, but it has something else"):
+        prepare()
+    assert (folder / "raw" / "weeks_of_work.txt").is_file()
+    (folder / "raw").rename(tmp_path / "out" / "elsewhere")
+    assert prepare() == 1
+    (folder / "notes.txt").write_text("mine")
+    (folder / "prepared.json").write_text('{"data": "other"}')
+    assert prepare() == 2
+    assert (folder / "notes.txt").is_file()
+    (tmp_path / "link").symlink_to(environment)
+    for one in (environment, tmp_path / "link"):
+        with pytest.raises(ConfigError, match=r"lies where nnU-Net's data go.*another --out"):
+            check_nnunet_folder(environment.parent, one)
 
 
 @pytest.mark.parametrize(("visible", "name"), [("", "1"), ("3,5", "5"), ("GPU-a, GPU-b", "GPU-b")])

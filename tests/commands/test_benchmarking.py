@@ -1,18 +1,23 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from voxelseg import commands
 from voxelseg.benchmark.length import Length
-from voxelseg.commands.benchmark_options import chosen_pace, parse_seeds
+from voxelseg.commands.benchmark_options import chosen_devices, chosen_pace, parse_seeds
 from voxelseg.compare.cost import Cost
 from voxelseg.errors import ConfigError
+from voxelseg.io import read_label, write_volume
+from voxelseg.volume import Volume
 
 MODELS = "unet=unet_s:width=4,next=mednext_xs:width=4"
 SETTINGS = ("train.workers=0", "train.validation_patches=1", "plan.patch_size=[16,24,16]", "plan.batch_size=2")
@@ -181,6 +186,23 @@ def test_a_script_for_a_cluster_has_a_task_for_each_training_and_the_same_call_c
         benchmark(tiny_msd, out, folds="0,1", slurm=True, sbatch=["--time=0:05:00"])
 
 
+def test_data_that_have_changed_are_refused(tiny_msd, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(tiny_msd, data)
+    limits = {"slurm": True, "sbatch": ["--cpus-per-task=2"]}
+    benchmark(data, out, **limits)
+    label, kept = data / "labelsTr" / "tiny_1.nii.gz", tmp_path / "kept.nii.gz"
+    shutil.copy(label, kept)
+    volume = read_label(label)
+    write_volume(label, Volume(np.flip(volume.array, axis=2).copy(), volume.grid))
+    with pytest.raises(
+        ConfigError, match=r"\(the scans or label maps of tiny_1 changed\).*Put the original data back, or"
+    ):
+        benchmark(data, out, **limits)
+    shutil.copy(kept, label)
+    benchmark(data, out, **limits)
+
+
 def test_what_cannot_take_part_is_named_before_anything_is_trained(tiny_msd, tmp_path):
     out = tmp_path / "out"
     for message, changes in {
@@ -200,6 +222,7 @@ def test_what_cannot_take_part_is_named_before_anything_is_trained(tiny_msd, tmp
         r"say where: --nnunet-env DIR|Say where: --nnunet-env DIR": {"models": "unet_s,nnunet"},
         r"nnunet is not among the contestants": {"nnunet_env": tmp_path},
         r"has no Python": {"models": "unet_s,nnunet", "nnunet_env": tmp_path},
+        r"lies where nnU-Net's data go": {"models": "unet_s,nnunet", "nnunet_env": out / "nnunet" / "env"},
         r"simmim: transbts cannot be pre-trained": {"grid": "pretrain_methods", "models": "transbts"},
     }.items():
         with pytest.raises(ConfigError, match=message):
@@ -219,6 +242,15 @@ def test_seeds_are_a_number_or_a_list():
     }.items():
         with pytest.raises(ConfigError, match=message):
             parse_seeds(text)
+
+
+def test_gpus_of_different_models_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda name: "M2000" if name == "cuda:1" else "H200")
+    assert chosen_devices("cuda:0,cuda:2") == ["cuda:0", "cuda:2"]
+    with pytest.raises(ConfigError, match=r"of one kind, and cuda:0 is H200, cuda:1 is M2000\. Choose equal ones"):
+        chosen_devices("cuda:0,cuda:1")
 
 
 def test_trainings_are_spread_evenly_over_devices_where_minutes_count():

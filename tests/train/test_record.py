@@ -1,8 +1,14 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
 from voxelseg.errors import ConfigError
 from voxelseg.train.record import differences, made_with, refuse_others
+
+_PROCESSORS = Path("/proc/cpuinfo")
+"""On Linux."""
 
 
 def test_what_differs_is_named_by_its_path_but_for_what_may_change():
@@ -28,4 +34,7 @@ def test_a_folder_with_another_training_is_refused_and_six_differences_are_liste
 def test_a_record_says_what_made_it():
     made = made_with(torch.device("cpu"))
     assert made["device"].startswith("cpu (")
+    assert made["device"].endswith(f"{torch.get_num_threads()} threads)")
+    if _PROCESSORS.is_file() and "model name" in (text := _PROCESSORS.read_text()):
+        assert re.findall(r"model name\s*: (.+)", text)[0].strip() in made["device"]
     assert {"python", "torch", "numpy"} <= made["versions"].keys()

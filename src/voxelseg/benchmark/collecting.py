@@ -8,11 +8,11 @@ from voxelseg.benchmark.entrants import Entrant
 from voxelseg.benchmark.nnunet import TRAINING_FILE
 from voxelseg.compare.contestants import Contestant
 from voxelseg.compare.cost import Cost
-from voxelseg.compare.sources import mean_cost
+from voxelseg.compare.sources import COST_FILE, RUN_FILE, mean_cost
 from voxelseg.data.labels import LabelScheme
 from voxelseg.evaluate.held_out import PAIRS_FILE, VALIDATION_FOLDER, CaseFiles, read_pairs
 from voxelseg.evaluate.pooling import pool
-from voxelseg.files import read_json
+from voxelseg.files import read_json, write_json
 from voxelseg.train.finished import FinishedFold
 
 
@@ -31,6 +31,14 @@ def collect(
     """
     found = (_contestant(design, entrant, faults, costs.get(entrant.name, Cost())) for entrant in design.entrants)
     return [replace(one, labels=labels, channel=channel) for one in found]
+
+
+def keep_costs(design: Design, costs: Mapping[str, Cost]) -> None:
+    """Put what was measured of each network beside its trainings, where `voxelseg compare` looks for it."""
+    for cell in design.cells:
+        folder = design.cell_folder(cell)
+        if cell.entrant.name in costs and (folder / RUN_FILE).is_file():
+            write_json(folder / COST_FILE, costs[cell.entrant.name].to_dict())
 
 
 def _contestant(design: Design, entrant: Entrant, faults: Mapping[str, str], cost: Cost) -> Contestant:

@@ -9,10 +9,11 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import TypeVar
 
 import torch
 
@@ -22,7 +23,7 @@ from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.errors import DataError, VoxelsegError, WorkerError, memory_ran_out
 from voxelseg.files import read_json, sha256_of_json, write_json
-from voxelseg.nets.complexity import count
+from voxelseg.nets.complexity import Complexity, count
 from voxelseg.parallel import call_in_process
 from voxelseg.plan.plan import Plan
 from voxelseg.predict.precision import half_precision
@@ -31,6 +32,8 @@ from voxelseg.train.fitting import prepare_torch
 from voxelseg.train.machines.probe import Trial, measure_steps
 from voxelseg.train.machines.resources import peak_bytes, resident_bytes
 from voxelseg.train.run import build_network
+
+Found = TypeVar("Found")
 
 COSTS_FILE = "costs.json"
 ROUNDS = 3
@@ -82,11 +85,12 @@ def measured_costs(
     for number in range(ROUNDS):
         for name, one in missing.items():
             tell(len(costs), f"{name}: prediction, turn {number + 1} of {ROUNDS}")
-            turns[name].append(_turn_or_fault(partial(call_in_process, _predict, (measuring, one))))
+            turns[name].append(_found_or_fault(partial(call_in_process, _predict, (measuring, one))))
     for name, one in missing.items():
         tell(len(costs), f"{name}: training step")
-        training = _turn_or_fault(partial(_train, measuring, one))
-        costs[name] = _cost(measuring, one, dataset, turns[name], training)
+        training = _found_or_fault(partial(_train, measuring, one))
+        counted = _found_or_fault(partial(_counted, measuring, one, dataset))
+        costs[name] = _cost(measuring, counted, turns[name], training)
         stored = {other: {"measured_for": keys[other], "cost": cost.to_dict()} for other, cost in costs.items()}
         others = {other: {"measured_for": key, "cost": cost.to_dict()} for other, (key, cost) in known.items()}
         write_json(file, {**others, **stored})
@@ -108,7 +112,7 @@ def _key(measuring: Measuring, one: Contender) -> str:
     return sha256_of_json([one.model, one.config.model_dump(mode="json"), plan, *where])
 
 
-def _turn_or_fault(measure: Callable[[], Turn]) -> Turn | str:
+def _found_or_fault(measure: Callable[[], Found]) -> Found | str:
     """What `measure` finds, or why it finds nothing."""
     try:
         return measure()
@@ -116,10 +120,10 @@ def _turn_or_fault(measure: Callable[[], Turn]) -> Turn | str:
         return "the system ended the process, which mostly means that the memory ran out"
     except VoxelsegError as error:
         return str(error)
-    except (RuntimeError, MemoryError) as error:
-        if not memory_ran_out(error):
-            raise
-        return "the memory ran out"
+    except Exception as error:  # noqa: BLE001 - whatever a network does here, the trainings must get their page
+        if memory_ran_out(error):
+            return "the memory ran out"
+        return ": ".join((type(error).__name__, *str(error).splitlines()[:1]))
 
 
 def _predict(task: tuple[Measuring, Contender]) -> Turn:
@@ -180,19 +184,23 @@ def _with_threads(config: RunConfig, threads: int) -> RunConfig:
     return config.model_copy(update={"train": config.train.model_copy(update={"threads": threads})})
 
 
-def _cost(
-    measuring: Measuring, one: Contender, dataset: Dataset, turns: Sequence[Turn | str], training: Turn | str
-) -> Cost:
-    counted = _counted(measuring, one, dataset)
+def _cost(measuring: Measuring, counted: Complexity | str, turns: Sequence[Turn | str], training: Turn | str) -> Cost:
     found = [turn for turn in turns if isinstance(turn, Turn)]
     peaks = [turn.peak_bytes for turn in found if turn.peak_bytes is not None]
     seconds = [second for turn in found for second in turn.seconds]
     faults = dict.fromkeys(f"Prediction: {turn}." for turn in turns if isinstance(turn, str))
+    if isinstance(counted, str):
+        faults[f"Counting: {counted}."] = None
     notes = [f"Latency: median of {len(seconds)} predictions in {len(found)} turns with the others."] if found else []
     if isinstance(training, str):
         faults[f"Training step: {training}."] = None
-    return replace(
-        counted,
+    return Cost(
+        parameters=counted.parameters if isinstance(counted, Complexity) else None,
+        macs=counted.macs if isinstance(counted, Complexity) else None,
+        patch_size=measuring.plan.patch_size,
+        batch_size=measuring.plan.batch_size,
+        device=measuring.device,
+        threads=measuring.threads,
         latency_s=median(seconds) if seconds else None,
         peak_memory_bytes=max(peaks, default=None),
         training_memory_bytes=training.peak_bytes if isinstance(training, Turn) else None,
@@ -201,17 +209,9 @@ def _cost(
     )
 
 
-def _counted(measuring: Measuring, one: Contender, dataset: Dataset) -> Cost:
+def _counted(measuring: Measuring, one: Contender, dataset: Dataset) -> Complexity:
     """What follows from the network alone."""
     plain = one.config.model_copy(update={"train": one.config.train.model_copy(update={"deep_supervision": False})})
     with torch.device("meta"):
         network = build_network(one.model, dataset, plain, measuring.plan)
-    complexity = count(network, measuring.plan.patch_size)
-    return Cost(
-        parameters=complexity.parameters,
-        macs=complexity.macs,
-        patch_size=measuring.plan.patch_size,
-        batch_size=measuring.plan.batch_size,
-        device=measuring.device,
-        threads=measuring.threads,
-    )
+    return count(network, measuring.plan.patch_size)

@@ -1,6 +1,7 @@
 """What a benchmark trains: every contestant on every fold with every seed, all else alike.
 
 OUT/benchmark.json                  what all trainings share and why, and the contestants
+OUT/inputs.json                     what the data set held: its files with their checksums
 OUT/splits.json                     the folds
 OUT/work/                           plan and preprocessed cases, once for all
 OUT/cells/NAME/fold_F_seed_S/       a run of its own, as `voxelseg train` makes it
@@ -24,6 +25,7 @@ from voxelseg.train.finished import FinishedFold, read_finished_fold
 
 BENCHMARK_FILE = "benchmark.json"
 SPLITS_FILE = "splits.json"
+NNUNET_FOLDER = "nnunet"
 
 
 @dataclass(frozen=True)

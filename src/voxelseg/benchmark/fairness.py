@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import yaml
+
 from voxelseg.benchmark.design import Design
 from voxelseg.data.wording import counted
 from voxelseg.errors import VoxelsegError
@@ -26,6 +28,7 @@ def fairness(design: Design) -> list[str]:
         *([f"Of their own: {own}."] if own else []),
         *_learnt_before(design),
         *([_NNUNET] if with_nnunet else []),
+        *_mirrored(design),
     ]
 
 
@@ -76,6 +79,24 @@ def _deeply_supervised(design: Design) -> list[str]:
         return []
     has = "has" if len(none) == 1 else "have"
     return [f"Deep supervision: of {', '.join(heads)}; not of {', '.join(none)}, which {has} no heads for it here."]
+
+
+def _mirrored(design: Design) -> list[str]:
+    """Whose predictions nnU-Net's are ahead of by mirroring, if any are."""
+    nnunet = [one.name for one in design.entrants if one.is_nnunet and one.nnunet_options.get("mirroring", True)]
+    plain = [one.name for one in design.entrants if not one.is_nnunet and not _averages(design.settings_of(one))]
+    if not nnunet or not plain:
+        return []
+    said = (
+        f"In favour of {', '.join(nnunet)}: the predictions of the held-out cases are averaged over mirrored scans, as "
+        f"nnU-Net does; those of {', '.join(plain)} are not. With --set predict.tta=true they are, too."
+    )
+    return [said]
+
+
+def _averages(settings: Sequence[str]) -> bool:
+    values = [one.partition("=")[2] for one in settings if one.partition("=")[0].strip() == "predict.tta"]
+    return bool(values and yaml.safe_load(values[-1]))
 
 
 def _learnt_before(design: Design) -> list[str]:

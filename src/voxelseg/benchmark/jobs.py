@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxelseg.benchmark.design import Cell, Design
+from voxelseg.benchmark.design import NNUNET_FOLDER, Cell, Design
 from voxelseg.benchmark.pretraining import pretraining_jobs, pretraining_name
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.splits import Split
@@ -38,7 +38,7 @@ class NNUNet:
 
     def arguments(self, design: Design, resources: Resources) -> list[str]:
         """What every job of nnU-Net is given."""
-        paths = (design.data, design.folder / "nnunet", design.splits)
+        paths = (design.data, design.folder / NNUNET_FOLDER, design.splits)
         data, work, splits = (str(path.absolute()) for path in paths)
         return [
             *(data, "--work", work, "--splits", splits),

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from voxelseg.benchmark.inputs import contents, inputs_of
 from voxelseg.data.dataset import Dataset
 from voxelseg.data.splits import Split, write_splits
 from voxelseg.errors import ConfigError, WorkerError
@@ -40,6 +41,10 @@ NEEDS = (
 TRAINER = Path(__file__).with_name("nnunet_trainer.py")
 TRAINING_FILE = "training.json"
 """What the trainer says of itself."""
+PREPARED_FILE = "prepared.json"
+"""Marks a folder for nnU-Net's data as ours, and says what they were made from, and whether all is there."""
+_PARTS = ("raw", "preprocessed", "results")
+"""Of that folder; all else in it is left alone."""
 _SHOWN_LINES = 15
 
 
@@ -53,6 +58,20 @@ def nnunet_python(environment: Path) -> Path:
         reason = done.stderr.strip().rpartition("\n")[2]
         raise ConfigError(f"{environment}: nnU-Net cannot be imported there ({reason}). Install nnunetv2 into it.")
     return python
+
+
+def check_nnunet_folder(folder: Path, environment: Path) -> None:
+    """ConfigError unless nnU-Net's data may go into `folder`: it has them already, or is empty or not there."""
+    if environment.resolve().is_relative_to(folder.resolve()):
+        raise ConfigError(
+            f"{environment}: lies where nnU-Net's data go, in {folder}. Move the environment, or choose another --out."
+        )
+    empty = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not empty and not (folder / PREPARED_FILE).is_file():
+        raise ConfigError(
+            f"{folder}: nnU-Net's data are to go there, but it has something else, or data of which {PREPARED_FILE} "
+            "does not say how they were made. Move it away, or choose another --out."
+        )
 
 
 def _without_path() -> dict[str, str]:
@@ -158,15 +177,24 @@ class NNUNetWork:
         }
 
     def prepare(self, splits: Sequence[Split], log: Path) -> None:
-        """Plan and preprocess the data set once, and hand nnU-Net our folds."""
-        prepared, content = self.folder / "prepared.json", {"data": str(self.dataset.root.resolve())}
-        if not prepared.is_file() or read_json(prepared) != content:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Plan and preprocess the data set once, and hand nnU-Net our folds.
+
+        ConfigError if the folder has something else: see `check_nnunet_folder`.
+        """
+        check_nnunet_folder(self.folder, self.python.parent.parent)
+        prepared = self.folder / PREPARED_FILE
+        known = read_json(prepared, remedy=f"Delete {self.folder}.") if prepared.is_file() else {}
+        inputs = inputs_of(self.dataset, known.get("inputs", {}))
+        content = {"data": str(self.dataset.root.resolve()), "inputs": inputs}
+        if not _is_prepared(known, content):
+            write_json(prepared, {**content, "finished": False})
+            for part in _PARTS:
+                shutil.rmtree(self.folder / part, ignore_errors=True)
             write_nnunet_raw(self.dataset, self.folder / "raw" / self.name)
             command = [str(self.python.with_name("nnUNetv2_plan_and_preprocess")), "-d", "1", "-c", "3d_fullres"]
             command += ["--verify_dataset_integrity", "-npfp", str(self.threads), "-np", str(self.threads)]
             run(command, log, self.environment)
-            write_json(prepared, content)
+            write_json(prepared, {**content, "finished": True})
         write_splits(self.folder / "preprocessed" / self.name / "splits_final.json", splits)
 
     def train(self, fold: int, results: Path, log: Path, *, arguments: Sequence[str], workers: int = 0) -> Path:
@@ -183,3 +211,10 @@ class NNUNetWork:
         run([str(self.python), str(TRAINER), self.name, "--fold", str(fold), *arguments], log, environment)
         (training,) = results.glob(f"{self.name}/*/fold_{fold}/{TRAINING_FILE}")
         return training.parent
+
+
+def _is_prepared(known: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    """Whether the data that `known` notes are whole and were made from `content`."""
+    if not known.get("finished", "data" in known) or known.get("data") != content["data"]:
+        return False
+    return "inputs" not in known or contents(known["inputs"]) == contents(content["inputs"])

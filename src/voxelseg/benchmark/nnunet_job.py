@@ -30,6 +30,7 @@ from voxelseg.evaluate.held_out import PAIRS_FILE, VALIDATION_FOLDER, write_pair
 from voxelseg.files import locked, make_folder, read_json, remove_file, write_json, write_text
 from voxelseg.train.loop.log import LOG_FILE
 from voxelseg.train.loop.trainer import usual_workers
+from voxelseg.train.record import made_with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,6 +88,8 @@ def _train(work: NNUNetWork, options: argparse.Namespace, held_out: Sequence[str
     ]
     found = work.train(options.fold, fold / "nnunet", fold / "nnunet.log", arguments=arguments, workers=loaders)
     training: dict[str, Any] = read_json(found / TRAINING_FILE)
+    if kind == "cpu":
+        training["device"] = made_with(torch.device("cpu"))["device"]  # as the other trainings call it
     _score(work.dataset, found / "validation", fold / VALIDATION_FOLDER, held_out, options)
     write_json(fold / TRAINING_FILE, training)
     epoch = {"event": "epoch", "step": training["steps"], "elapsed_s": training["training_seconds"]}

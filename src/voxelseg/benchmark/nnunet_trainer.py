@@ -84,6 +84,7 @@ class BudgetTrainer(nnUNetTrainer):  # type: ignore[misc]
             "mirroring": self.mirroring,
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
             "torch_threads": torch.get_num_threads(),
+            "device": f"cuda ({torch.cuda.get_device_name()})" if self.device.type == "cuda" else "cpu",
         }
         Path(self.output_folder, "training.json").write_text(json.dumps(record, indent=2) + "\n")
 

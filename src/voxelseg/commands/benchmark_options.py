@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
+from voxelseg.benchmark.design import NNUNET_FOLDER
 from voxelseg.benchmark.entrants import Entrant, parse_entrants
 from voxelseg.benchmark.fair_plan import Contender
 from voxelseg.benchmark.grids import grid_entrants
 from voxelseg.benchmark.jobs import NNUNet
 from voxelseg.benchmark.length import Length
-from voxelseg.benchmark.nnunet import nnunet_python
+from voxelseg.benchmark.nnunet import check_nnunet_folder, nnunet_python
 from voxelseg.commands.arguments import choose_device
 from voxelseg.commands.configuring import what_to_train
 from voxelseg.commands.display import PathLike
@@ -72,12 +73,18 @@ def refuse_without_slurm(slurm: bool, **options: Sequence[str]) -> None:
 
 
 def chosen_devices(text: str) -> list[str]:
-    """Devices of "cuda:0,cuda:1", "cpu" or "auto"; ConfigError for one that is not there, or for kinds that differ."""
+    """Devices of "cuda:0,cuda:1", "cpu" or "auto"; ConfigError for one that is not there, or for unlike ones."""
     found = [str(choose_device(name.strip())) for name in text.split(",") if name.strip()]
     if not found or len(set(found)) < len(found):
         raise ConfigError(f"--device {text!r}: expected one device, or several different ones such as cuda:0,cuda:1.")
     if len({name.partition(":")[0] for name in found}) > 1:
         raise ConfigError(f"--device {text}: a fair benchmark runs on devices of one kind.")
+    models = {name: torch.cuda.get_device_name(name) for name in found if name.startswith("cuda")}
+    if len(set(models.values())) > 1:
+        listed = ", ".join(f"{name} is {model}" for name, model in models.items())
+        raise ConfigError(
+            f"--device {text}: a fair benchmark runs on devices of one kind, and {listed}. Choose equal ones."
+        )
     return found
 
 
@@ -133,9 +140,9 @@ def planning_device(name: str, memory_gb: float | None) -> tuple[torch.device, f
 
 
 def chosen_nnunet(
-    entrants: Sequence[Entrant], environment: PathLike | None, contenders: Sequence[Contender]
+    entrants: Sequence[Entrant], environment: PathLike | None, contenders: Sequence[Contender], out: Path
 ) -> NNUNet | None:
-    """How nnU-Net is run, if it takes part, with the length of the others; ConfigError unless it can be."""
+    """How nnU-Net is run, if it takes part, with the length of the others; ConfigError unless it can be in `out`."""
     taking_part = any(one.is_nnunet for one in entrants)
     if not taking_part and environment is None:
         return None
@@ -145,6 +152,7 @@ def chosen_nnunet(
         raise ConfigError("nnunet runs in an environment of its own. Say where: --nnunet-env DIR.")
     if not contenders:
         raise ConfigError("nnunet needs a network to be compared with. Add one to --models.")
+    check_nnunet_folder(out / NNUNET_FOLDER, Path(environment))
     nnunet_python(Path(environment))
     config = contenders[0].config
     budget_s, steps = config.train.budget_s, config.train.epochs * config.train.steps_per_epoch

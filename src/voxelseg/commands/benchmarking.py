@@ -10,14 +10,16 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from voxelseg.benchmark.collecting import collect
+from voxelseg.benchmark.collecting import collect, keep_costs
 from voxelseg.benchmark.costs import COSTS_FILE, Measuring, measured_costs
 from voxelseg.benchmark.design import BENCHMARK_FILE, Design, wait_for_others
 from voxelseg.benchmark.entrants import Entrant
 from voxelseg.benchmark.fair_plan import Contender, check_memory, each_contestant, fair_plan
 from voxelseg.benchmark.fairness import fairness, seen_before
+from voxelseg.benchmark.inputs import INPUTS_FILE, unchanged_inputs
 from voxelseg.benchmark.jobs import Resources, missing_jobs
 from voxelseg.benchmark.length import Length
+from voxelseg.benchmark.machines import unequal_devices
 from voxelseg.benchmark.pretraining import check_pretraining
 from voxelseg.commands.arguments import chosen_folds
 from voxelseg.commands.benchmark_options import (
@@ -43,7 +45,7 @@ from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
 from voxelseg.data.splits import Split, read_splits, splits_of, write_splits
 from voxelseg.data.wording import counted
-from voxelseg.files import locked
+from voxelseg.files import locked, write_json
 from voxelseg.preprocess.work import WorkFolder
 from voxelseg.side_by_side.jobs import Job
 from voxelseg.train.fitting import input_sha256
@@ -109,9 +111,9 @@ def benchmark(
     folds. Written into `out` is also what `voxelseg compare` writes.
 
     Raises ConfigError for unknown or impossible options, naming all contestants that cannot take part, and for another
-    benchmark in `out`; DataError for data that cannot be used; BusyError if another process works in `out`;
-    KeyboardInterrupt after Ctrl-C, once the trainings have saved their states. A training that fails does not stop the
-    others: see `Benchmark.faults`.
+    benchmark in `out`, or one of data that have changed since; DataError for data that cannot be used; BusyError if
+    another process works in `out`; KeyboardInterrupt after Ctrl-C, once the trainings have saved their states. A
+    training that fails does not stop the others: see `Benchmark.faults`.
     """
     length = Length(budget=budget, steps=steps, epochs=epochs)
     entrants, seed_list = chosen_entrants(models, grid, length), parse_seeds(seeds)
@@ -122,7 +124,7 @@ def benchmark(
     pace = {"device": devices[0].partition(":")[0], "jobs": at_once, "threads": threads}
     ours = {one.name: one for one in entrants if not one.is_nnunet}
     contenders = each_contestant(ours, lambda one: contender_of(one, settings, length))
-    with_nnunet = chosen_nnunet(entrants, nnunet_env, list(contenders.values()))
+    with_nnunet = chosen_nnunet(entrants, nnunet_env, list(contenders.values()), Path(out))
     learning = {one.name: one for one in entrants if one.pretrain is not None}
     each_contestant(learning, lambda one: check_pretraining(one, settings, length))
     dataset = read_dataset(data)
@@ -132,6 +134,7 @@ def benchmark(
     folder = Path(out)
     with locked(folder):
         say_left_out(console, dataset)
+        inputs = unchanged_inputs(folder, dataset)
         work = WorkFolder(folder / "work")
         fingerprint = measure(work, dataset, workers=workers, console=console)
         on, memory_gb = planning_device(devices[0], memory_gb)
@@ -165,6 +168,7 @@ def benchmark(
         )
         each_contestant(ours, lambda one: _check_init(design, one, contenders[one.name], dataset))
         design.record({**made_with(on), "fairness": fairness(design)})
+        write_json(folder / INPUTS_FILE, inputs)
         write_splits(design.splits, all_folds)
         work.write_plan(planned)
         if console is not None:
@@ -182,6 +186,7 @@ def benchmark(
             places = [("--device", devices[number % len(devices)]) for number in range(at_once)]
             faults = _train(design, missing, places, threads=threads, console=console)
         measured = _costs(design, contenders, on, threads, console=console) if costs else {}
+        keep_costs(design, measured)
         contestants = collect(design, faults, measured, labels=dataset.labels, channel=dataset.channels[0])
         comparison = _compare(design, contestants, dataset, remarks=seen, pictures=pictures, console=console)
     return Benchmark(design=design, contestants=contestants, comparison=comparison, faults=faults)
@@ -287,6 +292,7 @@ def _compare(
         title=f"{dataset.name}: {len(contestants)} contestants, {design.length}",
         command=shlex.join(["voxelseg", *sys.argv[1:]]),
         notes=[*fairness(design), *remarks],
+        warnings=unequal_devices(design),
         pictures=pictures,
     )
     say(console, f"Wrote {design.folder / PAGE_FILE}, {design.folder / MARKDOWN_FILE}, comparison.json and tables.")

@@ -4,6 +4,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +40,17 @@ def made_with(device: torch.device) -> dict[str, Any]:
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
-    return f"cpu ({torch.get_num_threads()} threads)"
+    return f"cpu ({', '.join([*_processor(), f'{torch.get_num_threads()} threads'])})"
+
+
+def _processor() -> list[str]:
+    """Model of the CPU; nothing where the system does not say it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return [value.strip()]
+    return [found] if (found := platform.processor()) else []
 
 
 def differences(

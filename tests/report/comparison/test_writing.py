@@ -31,6 +31,7 @@ def test_page_numbers_and_figures_are_written(tmp_path):
     assert names(tmp_path) == {
         *("report.html", "comparison.md", "comparison.json", "scores.csv", "pairs.csv"),
         *(f"figures/{name}{suffix}" for name in figures for suffix in (".svg", ".png")),
+        "figures/drawings.json",
     }
     text = (tmp_path / "comparison.md").read_text()
     assert all(f"(figures/{name}.png)" in text for name in figures)
@@ -45,14 +46,35 @@ def test_the_same_again_gives_the_same_files(tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
-def test_drawings_that_another_comparison_left_are_removed(tmp_path):
+def test_drawings_that_another_comparison_left_are_removed_and_nothing_else(tmp_path):
+    own = {f"figures/anatomy{suffix}" for suffix in (".png", ".svg", ".txt")}
+    (tmp_path / "figures").mkdir()
+    for name in own:
+        (tmp_path / name).write_text("mine")
     write(tmp_path, contestants({"a": 0.8, "b": 0.7, "c": 0.6}))
-    (tmp_path / "figures" / "own.txt").write_text("kept")
     write(tmp_path, contestants({"a": 0.8}))
     assert {name for name in names(tmp_path) if name.startswith("figures/")} == {
         *(f"figures/{name}{suffix}" for name in ("scores", "classes") for suffix in (".svg", ".png")),
-        "figures/own.txt",
+        "figures/drawings.json",
+        *own,
     }
+
+
+@pytest.mark.parametrize("content", ["{", "3", '["../anatomy", 3, {}]'])
+def test_a_list_of_drawings_that_is_not_ours_removes_nothing(tmp_path, content):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "anatomy.png").write_text("mine")
+    (tmp_path / "figures" / "drawings.json").write_text(content)
+    write(tmp_path, contestants({"a": 0.8}))
+    assert (tmp_path / "anatomy.png").is_file()
+    assert json.loads((tmp_path / "figures" / "drawings.json").read_text()) == ["scores", "classes"]
+
+
+def test_warnings_stand_at_the_top(tmp_path):
+    found = write(tmp_path, contestants({"a": 0.8, "b": 0.7}), warnings=["Not equal: a on X; b on Y."])
+    assert "Not equal: a on X; b on Y." in found.notes
+    for name, heading in (("report.html", "<h2"), ("comparison.md", "\n## ")):
+        assert "Not equal: a on X; b on Y." in (tmp_path / name).read_text().partition(heading)[0], name
 
 
 def test_the_metric_that_is_asked_for_ranks(tmp_path):
