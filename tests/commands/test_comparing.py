@@ -67,6 +67,52 @@ def test_scores_are_compared_over_the_patients_of_a_table(tmp_path):
     assert (found.primary.num_cases, found.primary.num_patients) == (6, 3)
 
 
+def pairs_of_scans(tools):
+    """Say in the description above the references that each two cases are of one patient."""
+    patients = {f"case_{case}": f"p{case // 2}" for case in range(8)}
+    content = {"labels": {"background": 0, "organ": 1}, "patients": patients}
+    (tools / "dataset.json").write_text(json.dumps(content))
+
+
+def test_patients_of_the_description_beside_the_references_reach_the_statistics(tools):
+    pairs_of_scans(tools)
+    texts = [str(tools / name) for name in ("good", "bad")]
+    found = commands.compare(texts, tools / "out", reference=tools / "references", workers=1)
+    assert (found.primary.num_cases, found.primary.num_patients) == (8, 4)
+
+
+def test_patients_go_with_the_scores_that_evaluate_writes(tools):
+    pairs_of_scans(tools)
+    for name in ("good", "bad"):
+        commands.evaluate(tools / name, tools / "references", tools / "scores" / name, workers=1)
+    (tools / "dataset.json").unlink()
+    texts = [str(tools / "scores" / name) for name in ("good", "bad")]
+    found = commands.compare(texts, tools / "out")
+    assert (found.primary.num_cases, found.primary.num_patients) == (8, 4)
+    assert "taken for a patient of its own" not in (tools / "out" / "report.html").read_text()
+
+
+def test_that_nobody_said_whose_the_cases_are_is_told_once(tools, capsys):
+    texts = [str(tools / name) for name in ("good", "bad")]
+    console = Console(stderr=True, width=200)
+    commands.compare(texts, tools / "out", reference=tools / "references", workers=1, console=console)
+    for file in ("report.html", "comparison.md"):
+        assert (tools / "out" / file).read_text().count("Every case is taken for a patient of its own.") == 1
+    assert "If some are of one patient, say so: --patients" in capsys.readouterr().err
+
+
+def test_cases_that_the_data_set_lacks_are_said_and_keep_the_patients_of_their_names(tmp_path):
+    for case in ("case_00", "case_01"):
+        for folder in ("images", "labels"):
+            save(tmp_path / "data" / folder / f"{case}.nii.gz", label_map(0))
+    for place, name in enumerate("ab"):
+        drawn(0.8, num=4, seed=place).write(tmp_path / name)
+    found = commands.compare([str(tmp_path / name) for name in "ab"], tmp_path / "out", data=tmp_path / "data")
+    assert found.primary.num_patients == 4
+    (note,) = (note for note in found.notes if "--data" in note)
+    assert "data (--data) does not have case_02, case_03" in note
+
+
 def test_the_table_for_the_terminal_has_the_answer(tmp_path):
     for place, name in enumerate("ab"):
         drawn(0.8 - 0.1 * place, num=12, seed=place).write(tmp_path / name)

@@ -112,13 +112,30 @@ def test_what_seeds_may_explain_is_undecided():
     scores[0] += np.array([[-0.02], [0.0], [0.05]])  # one lucky training lifts all patients
     pair = result(of_arrays(a=scores[0], b=scores[1])).pair("a", "b")
     assert pair.interval.excludes_zero
-    assert pair.adjusted_p < 0.001
+    assert pair.adjusted_wilcoxon_p < 0.001
+    assert pair.adjusted_p == pair.seeds_p > 0.05
     assert (pair.verdict, pair.reason, pair.beyond_seeds) == ("undecided", "seeds", False)
     two = result(of_arrays(a=scores[0, 1:], b=scores[1, 1:])).pair("a", "b")
     assert (two.verdict, two.beyond_seeds) == ("better", None)  # of these trainings
+    assert math.isnan(two.seeds_p)
+    assert two.adjusted_p == two.wilcoxon_p
     scores[0] += 0.1
     sure = result(of_arrays(a=scores[0], b=scores[1])).pair("a", "b")
     assert (sure.verdict, sure.beyond_seeds) == ("better", True)
+
+
+def test_p_values_that_know_of_seeds_are_adjusted_for_all_pairs():
+    """a and c lead b by 0.024, which p over seeds tells on its own; of three pairs it is not enough."""
+    wobble = np.array([[-0.008], [0.0], [0.008]])
+    scores = [0.8 + wobble + 0.001 * np.random.default_rng(seed).standard_normal((3, 60)) for seed in range(3)]
+    alone = result(of_arrays(a=scores[0] + 0.024, b=scores[1])).pairs[0]
+    assert (alone.verdict, alone.adjusted_p) == ("better", alone.seeds_p)
+    three = compare([of_arrays(a=scores[0] + 0.024, b=scores[1], c=scores[2] + 0.024)], QUICK)
+    pair = three.primary.pair("a", "b")
+    assert pair.beyond_seeds  # its own interval is not adjusted
+    assert pair.adjusted_p >= 0.05 > pair.seeds_p > pair.adjusted_wilcoxon_p
+    assert (pair.verdict, pair.reason) == ("undecided", "seeds")
+    assert any("over patients and seeds, too little among 3 pairs)" in one for one in three.conclusions)
 
 
 def test_equivalence_takes_seeds_into_account_too():
@@ -139,6 +156,7 @@ def test_missing_predictions_are_refused_unless_it_is_said_what_they_count_as():
     assert left.standing("a").mean == pytest.approx(0.8)
     worst = result(table, missing="worst")
     assert (worst.num_cases, worst.standing("b").mean) == (3, pytest.approx(1.4 / 3))
+    assert worst.case_means["b"] == {"x": 0.8, "y": 0.0, "z": 0.6}
 
 
 def test_nothing_stands_for_a_missing_distance():
@@ -160,6 +178,7 @@ def test_undefined_scores_are_left_out_for_all_and_counted():
     assert found.standing("a").undefined == ("c001", "c003")
     assert found.standing("b").undefined == ("c003",)
     assert found.standing("b").mean == pytest.approx(0.7)
+    assert found.case_means == {"a": {"c000": 0.9, "c002": 0.7}, "b": {"c000": 0.8, "c002": 0.6}}
 
 
 @pytest.mark.parametrize(

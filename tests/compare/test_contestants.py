@@ -34,6 +34,21 @@ def test_folders_that_everybody_has_do_not_name_one(scored):
     assert names(scored["b/validation"]) == ["b"]
 
 
+def test_scores_after_a_postprocessing_are_called_after_their_run(tmp_path):
+    for run in ("a", "b"):
+        drawn(0.8, num=2).write(tmp_path / run / "cross_validation" / "postprocessed")
+    assert names(*(tmp_path / run / "cross_validation" / "postprocessed" for run in ("a", "b"))) == ["a", "b"]
+
+
+def test_what_lies_in_one_run_is_told_apart_by_the_folders_in_it(tmp_path):
+    before = tmp_path / "a" / "cross_validation"
+    after = before / "postprocessed"
+    for folder in (before, after):
+        drawn(0.8, num=2).write(folder)
+    assert names(before, after) == ["a/cross_validation", "a/cross_validation/postprocessed"]
+    assert names(f"before={before}", after) == ["before", "a"]
+
+
 def test_several_seeds_are_called_after_what_their_paths_have_in_common(scored):
     (found,) = read_contestants([f"{scored['a/seed_0']},{scored['a/seed_1']}"])
     assert (found.name, list(found.runs)) == ("a", ["0", "1"])

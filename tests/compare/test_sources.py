@@ -1,11 +1,13 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from scored import drawn
+from scored import drawn, evaluation
 
 from voxelseg.compare.contestants import read_contestants
 from voxelseg.compare.cost import Cost
+from voxelseg.compare.patients import patients_of
 from voxelseg.compare.sources import mean_cost, read_source, references_in, references_of
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.data.layouts import read_dataset
@@ -109,7 +111,7 @@ def test_a_data_set_says_where_scans_are_and_whose(tmp_path):
     found = read_source(folder, references_of(data_set(tmp_path)))
     files = found.files["sub-1_ses-1"]
     assert files.images == (tmp_path / "data" / "images" / "sub-1_ses-1.nii.gz",)
-    assert files.patient == "sub-1"
+    assert found.scores.patients == {"sub-1_ses-1": "sub-1"}
 
 
 def test_a_data_set_describes_references_that_lie_elsewhere(tmp_path):
@@ -117,6 +119,26 @@ def test_a_data_set_describes_references_that_lie_elsewhere(tmp_path):
     save(tmp_path / "others" / "sub-1_ses-1.nii.gz", label_map())
     found = references_in(tmp_path / "others", dataset=dataset)
     assert (found.labels, found.patients) == (dataset.labels, {"sub-1_ses-1": "sub-1"})
+
+
+def describe(folder, **patients):
+    content = {"labels": {"background": 0, "liver": 1, "spleen": 2}, "patients": patients}
+    (folder / "dataset.json").write_text(json.dumps(content))
+
+
+def test_the_description_beside_references_says_whose_the_cases_are(tmp_path, references):
+    describe(tmp_path, a="Ann", b="Ann", elsewhere="Bob")
+    found = read_source(tool(tmp_path, "tool", a=label_map(), c=label_map()), references_in(references))
+    assert (found.scores.patients, found.labels) == ({"a": "Ann"}, LABELS)
+
+
+def test_the_description_beside_references_goes_before_a_data_set(tmp_path):
+    dataset = data_set(tmp_path)
+    for case in ("sub-1_ses-1", "sub-1_ses-2"):
+        save(tmp_path / "others" / f"{case}.nii.gz", label_map())
+    describe(tmp_path / "others", **{"sub-1_ses-1": "Ann"})
+    found = references_in(tmp_path / "others", dataset=dataset)
+    assert found.patients == {"sub-1_ses-1": "Ann", "sub-1_ses-2": "sub-1"}
 
 
 def write_run(tmp_path, *, seed=3, scored=("0", "1")):
@@ -146,7 +168,7 @@ def test_the_folds_of_a_run_are_pooled(tmp_path):
     assert found.scores.cases == ("case_0", "case_1")
     assert (found.seed, found.labels, found.channel) == ("3", LABELS, "CT")
     assert "Folds without scores are left out: 2." in found.notes
-    assert found.files["case_1"].patient == "p"
+    assert found.scores.patients == {"case_0": "p", "case_1": "p"}
     assert (found.cost.training_s, found.cost.steps) == (60.0, 20.0)
     assert [event["event"] for event in found.logs["0"]] == ["start", "epoch", "epoch"]
 
@@ -186,6 +208,22 @@ def test_evaluations_are_read_with_their_notes(tmp_path):
     drawn(0.8, num=2).write(tmp_path)
     found = read_source(tmp_path, None)
     assert (found.scores.cases, found.files, found.cost) == (("case_00", "case_01"), {}, None)
+
+
+def test_an_evaluation_says_whose_its_cases_are(tmp_path):
+    replace(drawn(0.8, num=2), patients={"case_00": "Ann"}).write(tmp_path)
+    assert read_source(tmp_path, None).scores.patients == {"case_00": "Ann"}
+
+
+def test_the_validation_of_a_fold_says_so_in_the_record_of_its_files(tmp_path):
+    found = read_source(write_run(tmp_path) / "fold_0" / "validation", None)
+    assert found.scores.patients == {"case_0": "p"}
+
+
+def test_cases_that_a_cross_validation_names_with_their_folds_are_known_by_their_ids(tmp_path):
+    evaluation({"sub-1 (fold 0)": (0.5, 0.5), "x": (0.5, 0.5)}).write(tmp_path)
+    (found,) = read_contestants([str(tmp_path)])
+    assert patients_of([found]) == {"sub-1 (fold 0)": "sub-1", "x": "x"}
 
 
 def test_the_mean_cost_is_over_what_is_known():

@@ -96,6 +96,28 @@ def test_written_files_give_the_evaluation_back(tmp_path):
     assert restored.summary()["empty"] == EVALUATION.summary()["empty"]
 
 
+def test_patients_are_the_last_column_where_some_are_known(tmp_path):
+    cases, _ = replace(EVALUATION, patients={"a": "Ann"}).write(tmp_path)
+    lines = cases.read_text().splitlines()
+    assert lines[0].endswith(",volume_reference_mm3,volume_prediction_mm3,patient")
+    assert lines[1] == "a,liver,0.5,0.25,5,10,10,Ann"
+    assert {line.split(",")[-1] for line in lines[1:] if line.startswith("b,")} == {""}
+    assert read_evaluation(tmp_path).patients == {"a": "Ann"}
+
+
+def test_without_any_patient_there_is_no_column_of_them(tmp_path):
+    cases, _ = EVALUATION.write(tmp_path)
+    assert "patient" not in cases.read_text()
+    assert read_evaluation(tmp_path).patients == {}
+
+
+def test_a_case_of_two_patients_is_damaged(tmp_path):
+    cases, _ = replace(EVALUATION, patients={"a": "Ann"}).write(tmp_path)
+    cases.write_text(cases.read_text().replace("Ann", "Bob", 1))
+    with pytest.raises(DataError, match=r"damaged.*a is of the patients 'Bob' and 'Ann'"):
+        read_evaluation(tmp_path)
+
+
 def test_scores_are_never_read_with_a_summary_of_other_ones(tmp_path, monkeypatch):
     """As after a kill between the two files."""
     EVALUATION.write(tmp_path)

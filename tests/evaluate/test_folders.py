@@ -8,9 +8,9 @@ import pytest
 
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.errors import ConfigError, DataError, WorkerError
-from voxelseg.evaluate import evaluate, evaluate_pairs
+from voxelseg.evaluate import evaluate, evaluate_pairs, read_evaluation
 from voxelseg.evaluate.case import LabelPair
-from voxelseg.evaluate.folders import labels_near, match_files
+from voxelseg.evaluate.folders import description_near, match_files
 from voxelseg.geometry import Grid
 from voxelseg.io import write_volume
 from voxelseg.volume import Volume
@@ -38,8 +38,8 @@ def folders(tmp_path):
     return prediction, reference
 
 
-def describe(reference, labels):
-    (reference.parent / "dataset.json").write_text(json.dumps({"labels": labels}))
+def describe(reference, labels, **more):
+    (reference.parent / "dataset.json").write_text(json.dumps({"labels": labels, **more}))
 
 
 def test_files_are_matched_by_name_whatever_their_format(folders, tmp_path):
@@ -69,11 +69,30 @@ def test_class_names_come_from_the_files_beside_plain_pairs(folders, tmp_path, n
 
 
 def test_without_description_label_values_are_the_names_in_every_case(folders, tmp_path):
-    assert labels_near(folders[1]) is None
+    assert description_near(folders[1]).labels is None
     evaluation = evaluate(*folders, tmp_path / "scores")
     assert evaluation.classes == ("1", "2")
     assert np.isnan(evaluation.values("dice", "2")["b"])
     assert evaluation.summary()["classes"]["2"]["dice_undefined"] == 1
+
+
+def test_patients_come_from_the_description_above_the_references(folders, tmp_path):
+    describe(folders[1], {"background": 0, "left": 1, "right": 2}, patients={"a": "Ann", "b": "Ann", "c": "Bob"})
+    for labels, out in ((None, "described"), (LABELS, "given")):
+        evaluate(*folders, tmp_path / out, labels=labels)
+        assert read_evaluation(tmp_path / out).patients == {"a": "Ann", "b": "Ann"}
+
+
+def test_classes_beside_the_references_and_patients_above_them_are_taken_together(folders, tmp_path):
+    describe(folders[1], {"background": 0, "one": 1, "two": 2}, patients={"a": "Ann"})
+    (folders[1] / "labels.txt").write_text("1 left\n2 right\n")
+    found = evaluate(*folders, tmp_path / "scores")
+    assert (found.classes, found.patients) == (("left", "right"), {"a": "Ann"})
+
+
+def test_where_nobody_said_whose_the_cases_are_nothing_is_written_of_it(folders, tmp_path):
+    assert evaluate(*folders, tmp_path / "scores").patients == {}
+    assert "patient" not in (tmp_path / "scores" / "cases.csv").read_text()
 
 
 def test_several_workers_give_the_same_scores(folders, tmp_path):
@@ -210,7 +229,7 @@ def test_real_label_maps_score_one_against_themselves(shared_data, tmp_path):
     reference = shared_data / "msd_hippocampus" / "labelsTr"
     files = sorted(path for path in reference.glob("*.nii.gz") if not path.name.startswith("."))[:3]
     evaluation = evaluate_pairs(
-        [(path.name, path, path) for path in files], tmp_path / "scores", labels=labels_near(reference)
+        [(path.name, path, path) for path in files], tmp_path / "scores", labels=description_near(reference).labels
     )
     assert evaluation.mean("dice") == 1.0
     assert evaluation.mean("hd95_mm") == 0.0

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from voxelseg.evaluate import ClassScore, Evaluation
-from voxelseg.evaluate.pooling import pool
+from voxelseg.evaluate.pooling import case_of, pool
 from voxelseg.metrics import METRICS
 
 
@@ -40,4 +40,11 @@ def test_a_case_that_two_folds_held_out_is_named_with_each():
     pooled, origin = pool({"0": fold({"a": 0.2, "b": math.nan}), "3": fold({"a": 0.8})})
     assert pooled.cases == ("a (fold 0)", "b", "a (fold 3)")
     assert origin["a (fold 3)"] == ("a", "3")
+    assert [case_of(name) for name in pooled.cases] == ["a", "b", "a"]
     assert pooled.notes == ("1 case was held out in several folds, and each such prediction counts as a case.",)
+
+
+def test_patients_of_the_folds_are_kept_under_the_names_of_the_pooled_cases():
+    first = replace(fold({"a": 0.2, "b": 0.4}), patients={"a": "Ann"})
+    pooled, _ = pool({"0": first, "1": replace(fold({"a": 0.8}), patients={"a": "Ann"})})
+    assert pooled.patients == {"a (fold 0)": "Ann", "a (fold 1)": "Ann"}

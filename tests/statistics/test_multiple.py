@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rates import around
 
-from voxelseg.statistics.multiple import holm
+from voxelseg.statistics.multiple import holm, larger_p
 
 NAN = math.nan
 
@@ -21,6 +21,12 @@ def test_a_test_that_there_is_not_does_not_count():
     assert found[0] == pytest.approx(0.04)
     assert math.isnan(found[1])
     assert found[2] == pytest.approx(0.02)
+
+
+def test_two_tests_that_must_both_find_something_have_the_larger_p():
+    assert larger_p(0.01, 0.04) == larger_p(0.04, 0.01) == 0.04
+    assert larger_p(0.01, NAN) == larger_p(NAN, 0.01) == 0.01
+    assert math.isnan(larger_p(NAN, NAN))
 
 
 def test_one_in_twenty_families_without_any_effect_has_an_adjusted_p_below_the_level():

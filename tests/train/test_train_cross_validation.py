@@ -14,7 +14,7 @@ from voxelseg import commands
 from voxelseg.checkpoint import load_checkpoint, store_postprocessing
 from voxelseg.errors import BusyError, CheckpointError
 from voxelseg.evaluate import read_evaluation
-from voxelseg.evaluate.cross_validation import read_cross_validation
+from voxelseg.evaluate.cross_validation import OPTIMISM, read_cross_validation
 from voxelseg.files import locked, write_json
 from voxelseg.io import read_label, write_volume
 from voxelseg.predict.postprocess import outside_largest
@@ -142,6 +142,8 @@ def test_postprocessing_is_chosen_and_stored_with_the_models_and_predictions_sta
     before, after = read_evaluation(folder), read_evaluation(folder / "postprocessed")
     assert before.mean("dice") < after.mean("dice") == 1.0  # without the lone voxels they are the references
     assert after.mean("hd95_mm") == 0.0
+    assert (OPTIMISM in after.notes, OPTIMISM in before.notes) == (True, False)
+    assert after.patients == before.patients == {f"tiny_{place}": f"tiny_{place}" for place in range(4)}
     record = json.loads((folder / "postprocessing.json").read_text())
     together, ball, rod = record["candidates"]
     assert (together["chosen"], ball["chosen"], rod["chosen"]) == (False, False, True)  # ball and rod lie apart
@@ -152,6 +154,14 @@ def test_postprocessing_is_chosen_and_stored_with_the_models_and_predictions_sta
     unchanged = times(run.folder)
     train_two(run.folder, fold="all")
     assert times(run.folder) == unchanged
+
+
+def test_scores_of_an_earlier_version_which_say_no_patients_are_pooled_anew(run, train_two):
+    cases = run.folder / "cross_validation" / "cases.csv"
+    content = cases.read_text()
+    cases.write_text("".join(f"{line.rpartition(',')[0]}\n" for line in content.splitlines()))
+    train_two(run.folder, fold="all")
+    assert cases.read_text() == content
 
 
 def test_without_a_wish_for_postprocessing_none_is_chosen_and_an_earlier_one_is_taken_back(run, train_two):

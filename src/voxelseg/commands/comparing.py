@@ -12,12 +12,14 @@ from rich.text import Text
 
 from voxelseg.commands.display import PathLike, counting_bar, say
 from voxelseg.compare.comparison import Comparison
-from voxelseg.compare.contestants import read_contestants
-from voxelseg.compare.patients import patients_of, read_patients
+from voxelseg.compare.contestants import Contestant, read_contestants
+from voxelseg.compare.patients import OWN_PATIENTS, are_own, case_ids, patients_of, read_patients
 from voxelseg.compare.settings import CompareSettings, Missing
 from voxelseg.compare.sources import References, references_in, references_of
 from voxelseg.compare.words import cases_in_words
+from voxelseg.data.dataset import Dataset
 from voxelseg.data.layouts import read_dataset
+from voxelseg.data.wording import some
 from voxelseg.errors import ConfigError
 from voxelseg.files import locked
 from voxelseg.metrics.column import column, tolerances
@@ -47,7 +49,7 @@ def compare(
 
     Each is "PATH" or "NAME=PATH,PATH..." (several paths: other seeds): a folder of `voxelseg evaluate`, one of
     `voxelseg train`, or label maps of any tool, which are scored against those in folder `reference` or of the data
-    set `data`. Patients are those of the CSV table `patients`, of the data set, of the run, or what the cases' names
+    set `data`. Patients are those of the CSV table `patients`, of the data set, of the scores, or what the cases' names
     say. `metric` ranks. `margin` has what difference does not matter: "0.005" for ratios, "hd95_mm=0.5" for one metric.
     `missing` is "refuse", "worst" or "leave-out". With `pictures` the page shows slices of scans.
 
@@ -71,8 +73,6 @@ def compare(
     elif dataset is not None:
         references = references_of(dataset, tolerances_mm=tolerance)
     table = None if patients is None else read_patients(Path(patients))
-    if table is None and dataset is not None:
-        table = {case.id: case.patient for case in (*dataset.cases, *dataset.test_cases)}
     folder = Path(out)
     with locked(folder):
         with counting_bar(console, "scoring") as update:
@@ -82,18 +82,37 @@ def compare(
                 workers=workers,
                 progress=lambda name, done, of: update(done, of, name),
             )
+        whose = patients_of(found, table, dataset=None if dataset is None else _patients_in(dataset))
         comparison = write_comparison(
             found,
             folder,
-            patients=patients_of(found, table),
+            patients=whose,
             settings=settings,
             metric=metric,
             title=title,
             command=shlex.join(["voxelseg", *sys.argv[1:]]),
+            notes=[] if dataset is None or table is not None else _not_in_data(found, dataset),
             pictures=pictures,
         )
+    if table is None and are_own(whose):
+        say(console, f"{OWN_PATIENTS} If some are of one patient, say so: --patients, a table.")
     say(console, f"Wrote {folder / PAGE_FILE}, {folder / MARKDOWN_FILE}, comparison.json, scores.csv, pairs.csv.")
     return comparison
+
+
+def _not_in_data(contestants: Sequence[Contestant], dataset: Dataset) -> list[str]:
+    """A note on cases that a data set does not have, if there are any."""
+    lacking = sorted(set(case_ids(contestants).values()) - set(_patients_in(dataset)))
+    if not lacking:
+        return []
+    note = (
+        f"{dataset.source} (--data) does not have {some(lacking)}: their patients are those that scores or names say."
+    )
+    return [note]
+
+
+def _patients_in(dataset: Dataset) -> dict[str, str]:
+    return {case.id: case.patient for case in (*dataset.cases, *dataset.test_cases)}
 
 
 def _margins(texts: Sequence[str]) -> tuple[float | None, dict[str, float]]:

@@ -26,6 +26,7 @@ def evaluate(
 ) -> Evaluation:
     """All metrics and the volumes of predicted label maps; writes `out`/cases.csv and `out`/summary.json.
 
+    Names of classes and patients of the cases come from the description beside the references, where there is one.
     `tolerance_mm` is that of the surface Dice, or several. `probabilities` is the folder of the 4D files that `predict`
     wrote on request: then calibration is scored, too. Every reference needs a prediction of the same name, unless
     `allow_missing`.

@@ -29,12 +29,14 @@ class Scores:
         self.left_out = tuple(case for case, kept in zip(table.cases, defined, strict=True) if not kept)
         self.means: Floats = means[defined]
         """(cases, contestants), over the runs."""
+        self.cases = tuple(case for case, kept in zip(table.cases, defined, strict=True) if kept)
+        """That count."""
         self.run_means = [
             dict(zip(table.values[name], runs[:, defined].mean(axis=1).tolist() if defined.any() else (), strict=False))
             for name, runs in zip(self.names, of_runs, strict=True)
         ]
         """By contestant: seed -> mean over the cases."""
-        patients = [table.patients[case] for case, kept in zip(table.cases, defined, strict=True) if kept]
+        patients = [table.patients[case] for case in self.cases]
         number = {patient: place for place, patient in enumerate(dict.fromkeys(patients))}
         places = [number[patient] for patient in patients]
         self.num_patients = len(number)
@@ -43,6 +45,12 @@ class Scores:
         self.sums: Floats = np.zeros((len(number), len(self.names)))
         """(patients, contestants)."""
         np.add.at(self.sums, places, self.means)
+
+    @property
+    def case_means(self) -> dict[str, dict[str, float]]:
+        """Contestant -> case -> mean over the runs."""
+        columns = zip(self.names, self.means.T.tolist(), strict=True)
+        return {name: dict(zip(self.cases, values, strict=True)) for name, values in columns}
 
     def drawn(self, draws: Draws) -> Floats:
         """(resamples, contestants): mean over the cases of the drawn patients."""

@@ -12,9 +12,13 @@ from voxelseg.compare.sources import Event, References, Source, mean_cost, read_
 from voxelseg.data.labels import LabelScheme
 from voxelseg.errors import ConfigError
 from voxelseg.evaluate import Evaluation
+from voxelseg.evaluate.cross_validation import POSTPROCESSED_FOLDER
 from voxelseg.evaluate.held_out import CaseFiles
 
-_OF_MANY = ("validation", "cross_validation", "evaluation", "scores", "predictions", "labelsPr", "fold_0", "run")
+_OF_MANY = (
+    *("validation", "cross_validation", POSTPROCESSED_FOLDER),
+    *("evaluation", "scores", "predictions", "labelsPr", "fold_0", "run"),
+)
 """Folders that are called alike for everyone: the one above them says more."""
 _LONGEST_NAME = 80
 
@@ -105,7 +109,7 @@ def _is_there(path: str) -> bool:
 
 def _names(given: Sequence[tuple[str, tuple[Path, ...]]]) -> list[str]:
     """The names that were given, and for the others as many last parts of their paths as tell all apart."""
-    parts = [_telling_parts(paths) for _, paths in given]
+    parts = _parts_of_names(given)
     taken = Counter(name for name, _ in given if name)
     repeated = sorted(name for name, count in taken.items() if count > 1)
     if repeated:
@@ -123,16 +127,36 @@ def _names(given: Sequence[tuple[str, tuple[Path, ...]]]) -> list[str]:
     return names
 
 
-def _telling_parts(paths: Sequence[Path]) -> list[str]:
-    """Parts of the path, or of what several paths have in common; without last ones that everybody has."""
+def _parts_of_names(given: Sequence[tuple[str, tuple[Path, ...]]]) -> list[list[str]]:
+    """Of each the parts of its path that tell; as one part with those after them where another's tell the same.
+
+    So a run and its cross-validation are "run" and "run/cross_validation".
+    """
+    whole = [_common_parts(paths) for _, paths in given]
+    telling = [_telling(parts) for parts in whole]
+    count = Counter(tuple(parts) for (name, _), parts in zip(given, telling, strict=True) if not name)
+    return [
+        parts if count[tuple(parts)] < 2 else [*parts[:-1], str(Path(*all_parts[len(parts) - 1 :]))]
+        for parts, all_parts in zip(telling, whole, strict=True)
+    ]
+
+
+def _common_parts(paths: Sequence[Path]) -> list[str]:
+    """Parts of the path, or of what several paths have in common."""
     each = [_printable(path.resolve()).parts for path in paths]
     common = list(each[0])
     if len(each) > 1:
         same = [len(set(step)) == 1 for step in zip(*each, strict=False)]
         common = common[: same.index(False) if False in same else len(same)]
-    while len(common) > 1 and (common[-1] in _OF_MANY or re.fullmatch(r"fold_\w+", common[-1])):
-        common.pop()
     return common
+
+
+def _telling(parts: Sequence[str]) -> list[str]:
+    """The parts of a path without last ones that everybody has."""
+    found = list(parts)
+    while len(found) > 1 and (found[-1] in _OF_MANY or re.fullmatch(r"fold_\w+", found[-1])):
+        found.pop()
+    return found
 
 
 def _printable(path: Path) -> Path:

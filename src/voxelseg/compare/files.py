@@ -14,8 +14,11 @@ from voxelseg.files import write_json, write_text
 from voxelseg.version import __version__
 
 COMPARISON_FILE, SCORES_FILE, PAIRS_FILE = "comparison.json", "scores.csv", "pairs.csv"
-_PAIR_NUMBERS = ("wilcoxon_p", "adjusted_p", "t_p", "nemenyi_p", "rank_biserial", "cohens_dz", "margin")
-_PAIR_WORDS = ("equivalence_p", "adjusted_equivalence_p", "num_better", "num_worse", "verdict", "reason")
+_PAIR_NUMBERS = (
+    *("wilcoxon_p", "seeds_p", "adjusted_p", "t_p", "nemenyi_p", "rank_biserial", "cohens_dz", "margin"),
+    *("equivalence_p", "seeds_equivalence_p", "adjusted_equivalence_p"),
+)
+_PAIR_WORDS = ("num_better", "num_worse", "verdict", "reason")
 _VOLUMES = ("volume_reference_mm3", "volume_prediction_mm3")
 
 

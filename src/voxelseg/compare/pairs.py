@@ -28,8 +28,13 @@ class Pair:
     """Sample standard deviation (n - 1) of the patients' differences."""
     wilcoxon_p: float
     """Two-sided signed-rank test of the patients' differences, each the mean over the patient's cases."""
+    adjusted_wilcoxon_p: float = math.nan
+    """The same, adjusted by Holm for all pairs of the table: what holds for these trainings."""
+    seeds_p: float
+    """Two-sided t-test of the difference for other patients and other seeds alike; NaN for fewer than three seeds on a
+    side."""
     adjusted_p: float = math.nan
-    """The same, adjusted by Holm for all pairs of the table."""
+    """The larger of `wilcoxon_p` and `seeds_p`, adjusted by Holm for all pairs of the table: what verdicts are by."""
     t_p: float
     """Two-sided paired t-test of the patients' means."""
     nemenyi_p: float = math.nan
@@ -42,15 +47,21 @@ class Pair:
     """Differences that are smaller are not worth speaking of; None: nobody said which are."""
     equivalence_p: float
     """Two one-sided t-tests of the patients' means lying at least `margin` apart."""
+    adjusted_patients_equivalence_p: float = math.nan
+    """The same, adjusted by Holm for all pairs of the table: what holds for these trainings."""
+    seeds_equivalence_p: float
+    """Two one-sided t-tests of that for other patients and other seeds alike; NaN for fewer than three seeds on a side.
+    """
     adjusted_equivalence_p: float = math.nan
-    """The same, adjusted by Holm for all pairs of the table."""
+    """The larger of `equivalence_p` and `seeds_equivalence_p`, adjusted by Holm for all pairs of the table."""
     seeds: Interval
-    """Of the difference for other patients and other seeds alike; NaN for fewer than three seeds on a side."""
+    """Of the difference for other patients and other seeds alike, not adjusted; NaN for fewer than three seeds on a
+    side."""
     verdict: Verdict = "undecided"
     """Of ours; see `rules` in verdicts.py."""
     reason: Reason = ""
-    """Why it is undecided: too few patients, the same values in all cases, seeds may explain the difference, the tests
-    do not agree, no case in which all are defined, or missing predictions that nothing can stand for."""
+    """Why it is undecided: too few patients, the same values in all cases, seeds may explain what patients alone would
+    say, the tests do not agree, no case in which all are defined, or missing predictions that nothing can stand for."""
     patients_needed: int | None = None
     """About how many would decide; None if it is decided or nobody can say."""
 
@@ -72,8 +83,13 @@ class Pair:
 
     @property
     def beyond_seeds(self) -> bool | None:
-        """Whether the difference is larger than seeds vary; None with too few seeds to know."""
-        return None if math.isnan(self.seeds.low) else self.seeds.excludes_zero
+        """Whether the difference, on its own, is larger than seeds vary; None with too few seeds to know."""
+        return self.seeds.excludes_zero if self.knows_seeds else None
+
+    @property
+    def knows_seeds(self) -> bool:
+        """Whether there are enough seeds on both sides to say what others would change."""
+        return not math.isnan(self.seeds.low)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; intervals are lists of two numbers."""

@@ -1,7 +1,7 @@
 """What the statistics of one table say: of each contestant, of each pair, and of all together."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from voxelseg.compare.pairs import Pair
@@ -52,6 +52,9 @@ class TableResult:
     num_cases: int
     """In which every contestant has a score: all numbers are of these."""
     num_patients: int
+    case_means: Mapping[str, Mapping[str, float]] = field(repr=False)
+    """Contestant -> case -> what it counts with: the mean over the runs, of which a missing prediction may have the
+    worst value."""
     left_out: tuple[str, ...]
     """Cases in which some contestant, in some run, has none."""
     standings: tuple[Standing, ...]

@@ -15,9 +15,9 @@ from voxelseg.errors import DataError
 from voxelseg.evaluate import Evaluation, evaluate_pairs, read_evaluation
 from voxelseg.evaluate.case import LabelPair
 from voxelseg.evaluate.evaluation import CASES_FILE, SUMMARY_FILE
-from voxelseg.evaluate.folders import label_maps_in, labels_near
+from voxelseg.evaluate.folders import description_near, label_maps_in
 from voxelseg.evaluate.held_out import PAIRS_FILE, VALIDATION_FOLDER, CaseFiles, fold_folders, fold_name, read_pairs
-from voxelseg.evaluate.pooling import pool
+from voxelseg.evaluate.pooling import case_of, pool
 from voxelseg.files import read_json, read_json_lines
 from voxelseg.io import is_image, read_label
 from voxelseg.io.labels import values_of
@@ -37,7 +37,7 @@ class Source:
     """Scores of one training or tool."""
 
     scores: Evaluation
-    """All folds pooled."""
+    """All folds pooled, with the patients as far as they are known."""
     files: Mapping[str, CaseFiles] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: str = ""
@@ -73,17 +73,19 @@ def references_in(
 ) -> References:
     """The label maps in a folder; classes are those of a description beside them, or else the values that occur.
 
-    `dataset` says where the scans of these cases are, and whose. DataError if there is no label map, one cannot be
-    read, or all are empty.
+    That description says whose the cases are, too. `dataset` says so where it does not, and where the scans are.
+    DataError if there is no label map, one cannot be read, or all are empty.
     """
     files = label_maps_in(folder, "reference")
     known = {} if dataset is None else {case.id: case for case in (*dataset.cases, *dataset.test_cases)}
-    described = labels_near(folder) or (dataset.labels if dataset is not None and dataset.labelled else None)
+    described = description_near(folder)
+    labels = described.labels or (dataset.labels if dataset is not None and dataset.labelled else None)
+    patients = {**{case: one.patient for case, one in known.items()}, **described.patients}
     return References(
         files=files,
-        labels=described or _values_of(files),
+        labels=labels or _values_of(files),
         images={case: known[case].images for case in files if case in known},
-        patients={case: known[case].patient for case in files if case in known},
+        patients={case: patients[case] for case in files if case in patients},
         channel="" if dataset is None else dataset.channels[0],
         tolerances_mm=tolerances_mm,
     )
@@ -139,10 +141,19 @@ def read_source(
 
 
 def _of_evaluation(folder: Path) -> Source:
-    scores = read_evaluation(folder)
+    scores, files = read_evaluation(folder), read_pairs(folder / PAIRS_FILE)
     return Source(
-        scores=scores, files=read_pairs(folder / PAIRS_FILE), settings={"scores": str(folder)}, notes=scores.notes
+        scores=replace(scores, patients={**_patients_of(files), **scores.patients}),
+        files=files,
+        settings={"scores": str(folder)},
+        notes=scores.notes,
+        origins={name: case for name in scores.cases if (case := case_of(name)) != name},
     )
+
+
+def _patients_of(files: Mapping[str, CaseFiles]) -> dict[str, str]:
+    """Case -> patient, where its files say so."""
+    return {case: one.patient for case, one in files.items() if one.patient}
 
 
 def _of_run(folder: Path) -> Source:
@@ -163,9 +174,10 @@ def _of_run(folder: Path) -> Source:
     logs = {name: read_json_lines(folder / f"fold_{name}" / LOG_FILE) for name in scored}
     dataset = info.get("dataset") or {}
     notes = [f"Folds without scores are left out: {', '.join(waiting)}."] if waiting else []
+    files = {name: pairs[fold][case] for name, (case, fold) in origin.items() if case in pairs[fold]}
     return Source(
-        scores=pooled,
-        files={name: pairs[fold][case] for name, (case, fold) in origin.items() if case in pairs[fold]},
+        scores=replace(pooled, patients={**_patients_of(files), **pooled.patients}),
+        files=files,
         settings=info,
         seed=str(info.get("seed", "")),
         cost=_cost_of_run(folder, list(logs.values())),
@@ -221,7 +233,9 @@ def _of_label_maps(
         )
     predictions = label_maps_in(folder, "prediction")
     pairs = [
-        LabelPair(case, predictions[case], label) for case, label in references.files.items() if case in predictions
+        LabelPair(case, predictions[case], label, patient=references.patients.get(case, ""))
+        for case, label in references.files.items()
+        if case in predictions
     ]
     if not pairs:
         raise DataError(
@@ -237,12 +251,7 @@ def _of_label_maps(
         progress=progress,
     )
     files = {
-        one.case: CaseFiles(
-            references.images.get(one.case, ()),
-            one.reference,
-            one.prediction,
-            references.patients.get(one.case, ""),
-        )
+        one.case: CaseFiles(references.images.get(one.case, ()), one.reference, one.prediction, one.patient)
         for one in pairs
     }
     notes = _notes(folder, predictions, references)

@@ -15,11 +15,11 @@ from voxelseg.compare.scores import ScoreTable
 from voxelseg.compare.settings import CompareSettings
 from voxelseg.compare.verdicts import judged
 from voxelseg.statistics.intervals import NO_INTERVAL, Interval, bootstrap_interval
-from voxelseg.statistics.multiple import holm
+from voxelseg.statistics.multiple import holm, larger_p
 from voxelseg.statistics.paired_t import paired_t
 from voxelseg.statistics.ranks import critical_difference, friedman, groups, nemenyi, rank_shares, ranks
 from voxelseg.statistics.resampling import Draws, Floats
-from voxelseg.statistics.seeds import two_level_interval
+from voxelseg.statistics.seeds import SeedT, two_level
 from voxelseg.statistics.signed_rank import DECIMALS, signed_rank
 
 _draws = lru_cache(maxsize=4)(Draws)
@@ -42,6 +42,7 @@ def tested(table: ScoreTable, settings: CompareSettings) -> TableResult:
         class_name=table.class_name,
         num_cases=len(scores.means),
         num_patients=num,
+        case_means=scores.case_means,
         left_out=scores.left_out,
         standings=_standings(scores, drawn, mean_ranks, settings),
         pairs=tuple(replace(one, reason=reason) for one in pairs) if fault else _judged(scores, drawn, pairs, settings),
@@ -109,11 +110,19 @@ def _pairs(scores: Scores, drawn: Floats, mean_ranks: list[float], settings: Com
         replace(_pair(scores, drawn, ours, theirs, settings), nemenyi_p=float(of_ranks[ours, theirs]))
         for ours, theirs in combinations(range(many), 2)
     ]
-    adjusted = holm([one.wilcoxon_p for one in found])
-    equivalent = holm([one.equivalence_p for one in found])
+    of_patients = holm([one.wilcoxon_p for one in found])
+    of_both = holm([larger_p(one.wilcoxon_p, one.seeds_p) for one in found])
+    alike = holm([one.equivalence_p for one in found])
+    alike_for_both = holm([larger_p(one.equivalence_p, one.seeds_equivalence_p) for one in found])
     return [
-        replace(one, adjusted_p=p, adjusted_equivalence_p=equivalence_p)
-        for one, p, equivalence_p in zip(found, adjusted, equivalent, strict=True)
+        replace(
+            one,
+            adjusted_wilcoxon_p=of_patients[place],
+            adjusted_p=of_both[place],
+            adjusted_patients_equivalence_p=alike[place],
+            adjusted_equivalence_p=alike_for_both[place],
+        )
+        for place, one in enumerate(found)
     ]
 
 
@@ -124,6 +133,7 @@ def _pair(scores: Scores, drawn: Floats, ours: int, theirs: int, settings: Compa
     signs = np.sign(by_patient) * (1 if scores.table.column.higher_is_better else -1)
     wilcoxon, t_test = signed_rank(by_patient), paired_t(by_patient)
     margin = settings.margin_of(scores.table.column)
+    seeds = _over_seeds(scores, ours, theirs)
     return Pair(
         ours=scores.names[ours],
         theirs=scores.names[theirs],
@@ -133,12 +143,14 @@ def _pair(scores: Scores, drawn: Floats, ours: int, theirs: int, settings: Compa
         num_worse=int((signs < 0).sum()),
         std=t_test.std,
         wilcoxon_p=wilcoxon.p if len(sums) else math.nan,
+        seeds_p=seeds.p,
         t_p=t_test.p,
         rank_biserial=wilcoxon.rank_biserial,
         cohens_dz=t_test.cohens_dz,
         margin=margin,
         equivalence_p=math.nan if margin is None else t_test.equivalence_p(margin),
-        seeds=_over_seeds(scores, ours, theirs, 1 - settings.alpha),
+        seeds_equivalence_p=math.nan if margin is None else seeds.equivalence_p(margin),
+        seeds=seeds.interval(1 - settings.alpha),
     )
 
 
@@ -152,7 +164,6 @@ def _judged(scores: Scores, drawn: Floats, pairs: list[Pair], settings: CompareS
             num_patients=scores.num_patients,
             num_pairs=len(pairs),
             narrow=_of_difference(scores, drawn, *both, level),
-            narrow_seeds=_over_seeds(scores, *both, level),
         )
         for one, both in zip(pairs, places, strict=True)
     )
@@ -172,9 +183,9 @@ def _of_difference(scores: Scores, drawn: Floats, ours: int, theirs: int, level:
     return _interval(scores, drawn[:, ours] - drawn[:, theirs], sums, level)
 
 
-def _over_seeds(scores: Scores, ours: int, theirs: int, level: float) -> Interval:
-    """Of the difference, for other patients and other seeds alike."""
+def _over_seeds(scores: Scores, ours: int, theirs: int) -> SeedT:
+    """The difference for other patients and other seeds alike."""
     sums = scores.sums[:, ours] - scores.sums[:, theirs]
     seeds = [list(scores.run_means[place].values()) for place in (ours, theirs)]
     mean = float(sums.sum() / scores.counts.sum()) if len(sums) else math.nan
-    return two_level_interval(mean, scores.error(sums), len(sums), *seeds, level=level)
+    return two_level(mean, scores.error(sums), len(sums), *seeds)

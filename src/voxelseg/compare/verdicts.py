@@ -30,28 +30,30 @@ def rules(settings: CompareSettings) -> tuple[str, ...]:
     adjusted = (
         "p-values of pairs (Wilcoxon signed-rank test, two one-sided t-tests of equivalence) are adjusted by Holm for "
         "all pairs of a table, not for the number of tables: the first table is what the answer is of, the others are "
-        "told beside it."
+        "told beside it. Intervals are not adjusted."
+    )
+    seeds = (
+        f"With {ENOUGH_SEEDS} seeds or more on both sides the p-value of a pair, before the adjustment, is the larger "
+        "one of that over patients and that of a t-test over patients and seeds together (two one-sided ones for "
+        "equivalence): a verdict holds for other trainings, too. With fewer it holds for these trainings."
     )
     equivalent = (
-        f"Equivalent: the two one-sided t-tests find the difference smaller than the margin, adjusted p below {level}, "
+        f"Equivalent: the tests find the difference smaller than the margin, adjusted p below {level}, "
         f"its {100 * (1 - 2 * settings.alpha):g} % interval lies within the margin, and there are "
         f"{fewest_for_signed_rank(settings.alpha)} patients or more. It may be more than chance all the same."
     )
     better = (
-        f"Better or worse: the signed-rank test's adjusted p is below {level}, the interval of the difference excludes "
-        "0, and both point the same way."
-    )
-    seeds = (
-        f"With {ENOUGH_SEEDS} seeds or more on both sides, either also takes an interval over patients and seeds "
-        "together that says the same; with fewer it holds for these trainings."
+        f"Better or worse: the adjusted p is below {level}, the interval of the difference over patients excludes 0, "
+        "and the signed-rank test points the same way."
     )
     undecided = (
-        "Undecided: everything else. How many would be needed is a normal approximation for a power of "
+        "Undecided: everything else; seeds may explain it where patients alone would decide. How many would be needed "
+        "is a normal approximation for a power of "
         f"{100 * settings.power:g} %, if the difference stays as it is: to find it, or to show that it is within the "
         "margin, whichever takes fewer."
     )
     patients = "Patients are the unit: cases of one are drawn together, and tests take their mean."
-    return (pooled, missing, patients, intervals, adjusted, equivalent, better, seeds, undecided)
+    return (pooled, missing, patients, intervals, adjusted, seeds, equivalent, better, undecided)
 
 
 def judged(
@@ -62,16 +64,14 @@ def judged(
     num_patients: int,
     num_pairs: int,
     narrow: Interval,
-    narrow_seeds: Interval,
 ) -> Pair:
     """The pair with its verdict, the reason, and how many patients would be needed.
 
-    `narrow` and `narrow_seeds` are the intervals of the difference over patients, and over patients and seeds, of level
-    1 - 2 alpha, which lie within the margin where two one-sided tests find equivalence. There are two patients at
-    least, and some pair differs.
+    `narrow` is the interval of the difference over patients of level 1 - 2 alpha, which lies within the margin where
+    two one-sided tests find equivalence. There are two patients at least, and some pair differs.
     """
     alike = _is_within(narrow, pair.margin) and num_patients >= fewest_for_signed_rank(settings.alpha)
-    verdict, reason = _verdict(pair, narrow_seeds, settings.alpha, may_be_equivalent=alike)
+    verdict, reason = _verdict(pair, settings.alpha, may_be_equivalent=alike)
     if verdict == "better" and (pair.difference > 0) != higher_is_better:
         verdict = "worse"
     needed = _needed(pair, settings.alpha / num_pairs, settings.power) if reason == "patients" else None
@@ -84,7 +84,7 @@ def _is_within(interval: Interval, margin: float | None) -> bool:
     return margin is not None and -margin < interval.low <= interval.high < margin
 
 
-def _verdict(pair: Pair, narrow_seeds: Interval, alpha: float, *, may_be_equivalent: bool) -> tuple[Verdict, Reason]:
+def _verdict(pair: Pair, alpha: float, *, may_be_equivalent: bool) -> tuple[Verdict, Reason]:
     """As if larger values were better and ours had them; the caller knows.
 
     The t-tests alone cannot say `may_be_equivalent`: they weigh patients alike, whatever the number of their cases, and
@@ -92,17 +92,17 @@ def _verdict(pair: Pair, narrow_seeds: Interval, alpha: float, *, may_be_equival
     """
     if pair.num_better == pair.num_worse == 0:
         return "undecided", "same"
-    few_seeds = math.isnan(narrow_seeds.low)
-    if may_be_equivalent and pair.adjusted_equivalence_p < alpha:
-        if few_seeds or _is_within(narrow_seeds, pair.margin):
-            return "equivalent", ""
-        return "undecided", "seeds"
     one_way = pair.difference * pair.rank_biserial > 0
-    if pair.adjusted_p < alpha and pair.interval.excludes_zero and one_way:
-        if pair.beyond_seeds is False:
-            return "undecided", "seeds"
+    may_differ = pair.interval.excludes_zero and one_way
+    if may_be_equivalent and pair.adjusted_equivalence_p < alpha:
+        return "equivalent", ""
+    if may_differ and pair.adjusted_p < alpha:
         return "better", ""
-    return "undecided", "patients" if one_way or pair.adjusted_p >= alpha else "tests"
+    alike = may_be_equivalent and pair.adjusted_patients_equivalence_p < alpha
+    unlike = pair.adjusted_wilcoxon_p < alpha
+    if pair.knows_seeds and (alike or (may_differ and unlike)):
+        return "undecided", "seeds"
+    return "undecided", "patients" if one_way or not unlike else "tests"
 
 
 def _needed(pair: Pair, alpha: float, power: float) -> int | None:

@@ -52,7 +52,8 @@ def mean_in_words(one: Standing, column: Column) -> str:
 def _why(pair: Pair, table: TableResult) -> str:
     """What stands against a decision."""
     if pair.reason == "seeds":
-        return f"other seeds may change that ({_interval(pair.seeds, table.column)} over patients and seeds)"
+        weak = f", too little among {len(table.pairs)} pairs" if pair.beyond_seeds and len(table.pairs) > 1 else ""
+        return f"other seeds may change that ({_interval(pair.seeds, table.column)} over patients and seeds{weak})"
     if pair.reason == "tests":
         return "the tests do not agree"
     units = f"{unit_of(table)}s"

@@ -33,6 +33,8 @@ class LabelPair:
     reference: Path
     probabilities: Path | None = None
     """4D file, one channel per output of the network."""
+    patient: str = ""
+    """Empty if nobody said whose it is."""
 
 
 @dataclass(frozen=True)

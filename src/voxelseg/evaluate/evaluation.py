@@ -5,7 +5,7 @@ import io
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median, stdev
@@ -18,6 +18,7 @@ from voxelseg.metrics import MAIN_COLUMNS, Column, column
 
 CASES_FILE = "cases.csv"
 SUMMARY_FILE = "summary.json"
+PATIENT_COLUMN = "patient"
 _VOLUMES = ("volume_reference_mm3", "volume_prediction_mm3")
 
 
@@ -69,6 +70,8 @@ class Evaluation:
     """Of the surface Dice; the first of several."""
     notes: tuple[str, ...] = ()
     """What the reader of the numbers should know, such as predictions that had no reference."""
+    patients: Mapping[str, str] = field(default_factory=dict)
+    """Case id -> its patient; without the cases of which nobody said whose they are."""
 
     def __post_init__(self) -> None:
         times = Counter((score.case, score.name) for score in self.scores)
@@ -169,15 +172,17 @@ class Evaluation:
     def write(self, out: Path, *, more: Mapping[str, Any] | None = None) -> tuple[Path, Path]:
         """Write cases.csv and summary.json into folder `out`; returns their paths. Undefined values are empty cells.
 
+        Patients, where some are known, are the last column: the others stay where tools expect them.
         `more` is added to the summary. Whenever this is interrupted, no summary lies beside scores of another time.
         """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         keys = [one.key for one in self.columns]
-        rows.writerow(["case", "class", *keys, *_VOLUMES])
+        rows.writerow(["case", "class", *keys, *_VOLUMES, *([PATIENT_COLUMN] if self.patients else [])])
         for score in self.scores:
             numbers = [score.metrics[key] for key in keys] + [getattr(score, volume) for volume in _VOLUMES]
-            rows.writerow([score.case, score.name, *("" if math.isnan(x) else f"{x:.10g}" for x in numbers)])
+            whose = [self.patients.get(score.case, "")] if self.patients else []
+            rows.writerow([score.case, score.name, *("" if math.isnan(x) else f"{x:.10g}" for x in numbers), *whose])
         cases, summary = Path(out) / CASES_FILE, Path(out) / SUMMARY_FILE
         remove_file(summary)
         write_text(cases, text.getvalue())
@@ -217,8 +222,10 @@ def read_evaluation(folder: Path, *, remedy: str = "Run `voxelseg evaluate` agai
     try:
         with path.open(newline="", encoding="utf-8") as file:
             keys = [column(key, tolerance_mm=float(summary["tolerance_mm"])).key for key in summary["mean"]]
-            scores = tuple(_score_of_row(row, keys) for row in csv.DictReader(file, strict=True))
-        found = Evaluation(scores, float(summary["tolerance_mm"]), tuple(summary["notes"]))
+            rows = list(csv.DictReader(file, strict=True))
+        scores = tuple(_score_of_row(row, keys) for row in rows)
+        tolerance_mm, notes = float(summary["tolerance_mm"]), tuple(summary["notes"])
+        found = Evaluation(scores, tolerance_mm, notes, _patients_of_rows(rows))
         summarized = {name: one["dice_n"] + one["dice_undefined"] for name, one in summary["classes"].items()}
         if Counter(score.name for score in scores) != summarized:
             raise ValueError("their numbers of scores differ")
@@ -243,3 +250,12 @@ def _score_of_row(row: Mapping[str, str], keys: Sequence[str]) -> ClassScore:
         volume_reference_mm3=float(row["volume_reference_mm3"]),
         volume_prediction_mm3=float(row["volume_prediction_mm3"]),
     )
+
+
+def _patients_of_rows(rows: Iterable[Mapping[str, str | None]]) -> dict[str, str]:
+    """Case id -> patient; ValueError for a case of two."""
+    found: dict[str, str] = {}
+    for case, patient in ((row["case"] or "", row.get(PATIENT_COLUMN) or "") for row in rows):
+        if found.setdefault(case, patient) != patient:
+            raise ValueError(f"{case} is of the patients {found[case]!r} and {patient!r}")
+    return {case: patient for case, patient in found.items() if patient}

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from voxelseg.data.labels import LabelScheme
-from voxelseg.data.layouts.description import DESCRIPTION_FILE, read_description, visible_files
+from voxelseg.data.layouts.description import DESCRIPTION_FILE, Description, read_description, visible_files
 from voxelseg.data.layouts.pairs import labels_beside
 from voxelseg.data.wording import some
 from voxelseg.errors import DataError
@@ -41,7 +41,8 @@ def evaluate(
     """Scores of the label maps in folder `prediction` against those in folder `reference`; writes them into `out`.
 
     Files belong together if their names are equal without the suffix; formats may differ. Two files make one case.
-    `labels` names the classes; None takes those of `labels_near`, else each label value is a class. `tolerance_mm` is
+    `labels` names the classes; None takes those of `description_near`, which also says whose the cases are, else each
+    label value is a class. `tolerance_mm` is
     that of the surface Dice, or several. `probabilities` is the folder of what `voxelseg predict --probabilities`
     wrote with the label maps: then calibration is scored, too. References without prediction are an error, unless
     `allow_missing` leaves them out; predictions without reference are left out and noted. Grids that differ by less
@@ -52,8 +53,10 @@ def evaluate(
     """
     prediction, reference = Path(prediction), Path(reference)
     pairs, notes = match_files(prediction, reference, allow_missing=allow_missing)
+    described = description_near(reference)
     if labels is None:
-        labels = labels_near(reference)
+        labels = described.labels
+    pairs = [replace(pair, patient=described.patients.get(pair.case, "")) for pair in pairs]
     if probabilities is not None:
         require_names(labels, probabilities)
         files = probability_files(Path(probabilities), [pair.case for pair in pairs])
@@ -106,7 +109,8 @@ def evaluate_pairs(
         notes = [*notes, f"{_OFF_GRID}: {some(off_grid)}."]
     if sheared:
         notes = [*notes, f"{_SHEARED}: {some(sheared)}."]
-    evaluation = Evaluation(tuple(score for case in scores for score in case), tolerance_mm[0], tuple(notes))
+    patients = {pair.case: pair.patient for pair in ordered if pair.patient}
+    evaluation = Evaluation(tuple(score for case in scores for score in case), tolerance_mm[0], tuple(notes), patients)
     if out is not None:
         evaluation.write(Path(out))
     return evaluation
@@ -179,20 +183,21 @@ def label_maps_in(folder: Path, role: str) -> dict[str, Path]:
     return {strip_suffix(file.name): file for file in files}
 
 
-def labels_near(reference: Path) -> LabelScheme | None:
-    """Classes described in the folder of the references, or the one above it; None if there is no description.
+def description_near(reference: Path) -> Description:
+    """Classes and patients described in the folder of the references, or else the one above it; empty without any.
 
-    Descriptions are dataset.json and, as beside plain pairs, labels.json and labels.txt.
+    Descriptions are dataset.json and, as beside plain pairs, labels.json and labels.txt, which know of no patients.
     Raises DataError if one of them is damaged.
     """
     folder = (reference if reference.is_dir() else reference.parent).absolute()
+    found = Description()
     for place in (folder, folder.parent):
         file = place / DESCRIPTION_FILE
-        described = read_description(file).labels if file.is_file() else None
-        labels = described or labels_beside(place)
-        if labels is not None:
-            return labels
-    return None
+        if file.is_file():
+            found = found.completed_by(read_description(file))
+        if found.labels is None:
+            found = replace(found, labels=labels_beside(place))
+    return found
 
 
 def _listed(faults: Sequence[str]) -> str:

@@ -1,10 +1,13 @@
 """Scores of the held-out cases of several folds as those of one set of cases."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
 from voxelseg.evaluate.evaluation import Evaluation, common_columns
+
+_NAMED_WITH_FOLD = re.compile(r"(.+) \(fold [^()]+\)")
 
 
 def pool(folds: Mapping[str, Evaluation]) -> tuple[Evaluation, dict[str, tuple[str, str]]]:
@@ -34,5 +37,15 @@ def pool(folds: Mapping[str, Evaluation]) -> tuple[Evaluation, dict[str, tuple[s
         notes[f"{words} held out in several folds, and each such prediction counts as a case."] = None
     if lost:
         notes[f"Left out because not every fold was scored by it: {', '.join(lost)}."] = None
+    patients = {
+        name: folds[fold].patients[case] for (case, fold), name in names.items() if case in folds[fold].patients
+    }
     tolerance_mm = next(iter(folds.values())).tolerance_mm
-    return Evaluation(tuple(scores), tolerance_mm, tuple(notes)), {name: of for of, name in names.items()}
+    pooled = Evaluation(tuple(scores), tolerance_mm, tuple(notes), patients)
+    return pooled, {name: of for of, name in names.items()}
+
+
+def case_of(name: str) -> str:
+    """Id of the case that `pool` gave this name."""
+    found = _NAMED_WITH_FOLD.fullmatch(name)
+    return found[1] if found else name

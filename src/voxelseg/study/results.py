@@ -8,7 +8,7 @@ from statistics import fmean
 from voxelseg.data.wording import counted, some
 from voxelseg.evaluate.evaluation import mean_of_defined
 from voxelseg.statistics.intervals import Interval, mean_interval, t_interval
-from voxelseg.statistics.multiple import holm
+from voxelseg.statistics.multiple import holm, larger_p
 from voxelseg.statistics.paired import (
     ALL_SEEDS,
     SIGNIFICANCE,
@@ -17,7 +17,7 @@ from voxelseg.statistics.paired import (
     over_seeds,
     paired_over_seeds,
 )
-from voxelseg.statistics.seeds import ENOUGH_SEEDS
+from voxelseg.statistics.seeds import ENOUGH_SEEDS, of_seeds
 from voxelseg.study.design import Design, Training
 from voxelseg.study.starts import SCRATCH, Start
 from voxelseg.train.finished import FinishedFold
@@ -68,8 +68,10 @@ class Comparison:
     share: float
     differences: Mapping[str, PairedDifference]
     """Over all seeds that both have, and for each of them; empty if there is none."""
-    adjusted_p: float
+    adjusted_wilcoxon_p: float
     """Wilcoxon p-value over all seeds, adjusted for the number of comparisons in the study; NaN if there is none."""
+    adjusted_p: float
+    """The larger of the Wilcoxon p-value and `seeds_p`, adjusted likewise: what verdicts are by."""
     lacking: tuple[int, ...] = ()
     """Seeds of the study of which one of the two is not finished."""
 
@@ -81,7 +83,12 @@ class Comparison:
     @property
     def seeds(self) -> Interval:
         """95 % t-interval of the mean of the seeds' differences: what other subsets and trainings might change."""
-        return t_interval([one.mean for which, one in self.differences.items() if which != ALL_SEEDS])
+        return t_interval(_by_seed(self.differences))
+
+    @property
+    def seeds_p(self) -> float:
+        """Two-sided t-test of the seeds' differences; NaN for fewer than three."""
+        return _seeds_p(self.differences)
 
     @property
     def verdict(self) -> str:
@@ -92,10 +99,9 @@ class Comparison:
         found = self.overall
         if found is None:
             return ""
-        if not (found.excludes_zero and self.adjusted_p < SIGNIFICANCE):
+        if not (found.excludes_zero and self.adjusted_wilcoxon_p < SIGNIFICANCE):
             return "equal"
-        num_seeds = len(self.differences) - 1  # one of them is that over all seeds
-        if num_seeds < ENOUGH_SEEDS or not self.seeds.excludes_zero:
+        if math.isnan(self.seeds_p) or not self.adjusted_p < SIGNIFICANCE:
             return "seeds"
         return "better" if found.mean > 0 else "worse"
 
@@ -114,6 +120,15 @@ class Comparison:
             word = "better" if found.mean > 0 else "worse"
             return f"{self.start} {word} than {SCRATCH} {numbers} in these trainings, which seeds alone may explain"
         return f"{self.start} {self.verdict} than {SCRATCH} {numbers}"
+
+
+def _by_seed(differences: Mapping[str, PairedDifference]) -> list[float]:
+    """Mean difference of each seed."""
+    return [one.mean for which, one in differences.items() if which != ALL_SEEDS]
+
+
+def _seeds_p(differences: Mapping[str, PairedDifference]) -> float:
+    return of_seeds(_by_seed(differences)).p
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,10 +187,11 @@ class Study:
         compared = counted(tests, "comparison")
         which = f"the {cases} of {of} that fold {self.design.fold} holds out"
         criterion = (
-            "Better and worse are said where the interval of the paired difference excludes 0, the Wilcoxon "
-            f"signed-rank p, adjusted by Holm for {compared}, is below {SIGNIFICANCE:g}, and the 95 % t-interval of "
-            f"the seeds' differences, {ENOUGH_SEEDS} at least, excludes 0, too. Where only that fails, seeds alone may "
-            "explain the difference: it would hold for other patients, not for other trainings."
+            "Better and worse are said where the interval of the paired difference excludes 0 and p is below "
+            f"{SIGNIFICANCE:g}: the larger one of the patients' Wilcoxon signed-rank test and of the t-test of the "
+            f"seeds' differences, {ENOUGH_SEEDS} at least, adjusted by Holm for {compared}. Where the patients alone "
+            "would pass, seeds may explain the difference: it would hold for other patients, not for other trainings. "
+            "Intervals are not adjusted."
         )
         notes = [
             f"Dice: mean over a case's classes, then over {which}, the same for all trainings.",
@@ -252,14 +268,16 @@ def _compare(design: Design, points: Sequence[Point]) -> list[Comparison]:
     reference = {point.share: point for point in points if point.start == SCRATCH}
     others = [point for point in points if point.start != SCRATCH]
     found = [paired_over_seeds(one.by_seed, reference[one.share].by_seed, groups=design.held_out) for one in others]
-    adjusted = holm([one[ALL_SEEDS].wilcoxon_p if one else math.nan for one in found])
+    of_patients = [one[ALL_SEEDS].wilcoxon_p if one else math.nan for one in found]
+    of_both = [larger_p(p, _seeds_p(one)) for p, one in zip(of_patients, found, strict=True)]
     return [
         Comparison(
             one.start,
             one.share,
             differences,
+            patients_p,
             p,
             lacking=tuple(seed for seed in design.seeds if f"seed {seed}" not in differences),
         )
-        for one, differences, p in zip(others, found, adjusted, strict=True)
+        for one, differences, patients_p, p in zip(others, found, holm(of_patients), holm(of_both), strict=True)
     ]

@@ -133,6 +133,8 @@ def _as_json(study: Study) -> dict[str, Any]:
                 "share": one.share,
                 "verdict": _VERDICTS[one.verdict],
                 "adjusted_p": one.adjusted_p,
+                "adjusted_wilcoxon_p": one.adjusted_wilcoxon_p,
+                "seeds_p": one.seeds_p,
                 "seeds_interval": [one.seeds.low, one.seeds.high],
                 "differences": {which: asdict(difference) for which, difference in one.differences.items()},
             }
@@ -161,16 +163,18 @@ def _table_rows(study: Study) -> Iterable[Sequence[Any]]:
     yield (
         *("share_percent", "labelled_cases", "start", "dice", "dice_low", "dice_high"),
         *(f"dice_seed_{seed}" for seed in seeds),
-        *("difference", "difference_low", "difference_high", "seeds_low", "seeds_high", "wilcoxon_p", "holm_p"),
+        *("difference", "difference_low", "difference_high", "seeds_low", "seeds_high"),
+        *("wilcoxon_p", "seeds_p", "holm_p"),
         *("better", "worse", "cases", "verdict"),
     )
     for point in study.points:
         found = study.comparison(point.start, point.share)
         one = None if found is None else found.overall
-        tested: tuple[Any, ...] = ("",) * 11
+        tested: tuple[Any, ...] = ("",) * 12
         if found is not None and one is not None:
             tested = (
-                *(one.mean, one.low, one.high, found.seeds.low, found.seeds.high, one.wilcoxon_p, found.adjusted_p),
+                *(one.mean, one.low, one.high, found.seeds.low, found.seeds.high),
+                *(one.wilcoxon_p, found.seeds_p, found.adjusted_p),
                 *(one.num_better, one.num_worse, one.num_cases, _VERDICTS[found.verdict]),
             )
         cases = study.cases_in_words(point.share).rpartition(" ")[0]

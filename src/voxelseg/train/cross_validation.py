@@ -13,7 +13,13 @@ from voxelseg.errors import DataError
 from voxelseg.evaluate import Evaluation, evaluate_pairs
 from voxelseg.evaluate.case import LabelPair
 from voxelseg.evaluate.components import Choice, choose_postprocessing
-from voxelseg.evaluate.cross_validation import CrossValidation, FoldScores, read_cross_validation, scores_state
+from voxelseg.evaluate.cross_validation import (
+    OPTIMISM,
+    CrossValidation,
+    FoldScores,
+    read_cross_validation,
+    scores_state,
+)
 from voxelseg.evaluate.held_out import VALIDATION_FOLDER
 from voxelseg.evaluate.intervals import bootstrap_intervals
 from voxelseg.evaluate.pooling import pool
@@ -79,6 +85,8 @@ def _known(run: Run, folder: Path, inputs: Mapping[str, str]) -> CrossValidation
         return None
     if found is None or found.inputs != inputs:
         return None
+    if not found.pooled.patients:  # of an earlier version: made again
+        return None
     return found if (found.postprocessing is not None) == run.config.predict.postprocess else None
 
 
@@ -86,9 +94,10 @@ def _pooled(
     run: Run, folds: Mapping[int, Evaluation], inputs: Mapping[str, str], *, workers: int, progress: Progress | None
 ) -> CrossValidation:
     evaluation, origin = pool({str(fold): scores for fold, scores in folds.items()})
-    pooled = _with_note_on_never_held_out(run, evaluation, {case for case, _ in origin.values()})
     patients = {case.id: case.patient for case in run.dataset.cases}
     groups = {name: patients[case] for name, (case, _) in origin.items()}
+    evaluation = replace(evaluation, patients=groups)
+    pooled = _with_note_on_never_held_out(run, evaluation, {case for case, _ in origin.values()})
     pairs = _pairs(run, origin)
     choice: Choice | None = None
     if run.config.predict.postprocess:
@@ -142,7 +151,10 @@ def _scored_again(
     workers: int,
     progress: Progress | None,
 ) -> Evaluation:
-    """`pooled` as the chosen postprocessing leaves it: cases from which it may remove something are scored anew."""
+    """`pooled` as the chosen postprocessing leaves it: cases from which it may remove something are scored anew.
+
+    A note says that it was chosen on these cases.
+    """
     changed = evaluate_pairs(
         [pair for pair in pairs if pair.case in choice.changed],
         None,
@@ -153,4 +165,5 @@ def _scored_again(
         progress=progress,
     )
     anew = {(score.case, score.name): score for score in changed.only(pooled.columns).scores}
-    return replace(pooled, scores=tuple(anew.get((score.case, score.name), score) for score in pooled.scores))
+    scores = tuple(anew.get((score.case, score.name), score) for score in pooled.scores)
+    return replace(pooled, scores=scores, notes=(*pooled.notes, OPTIMISM))

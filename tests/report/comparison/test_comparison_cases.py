@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from scored import contestants
 
+from voxelseg.compare.comparison import compare
+from voxelseg.compare.scores import score_tables
+from voxelseg.compare.settings import CompareSettings
 from voxelseg.data.labels import LabelClass, LabelScheme
 from voxelseg.evaluate.held_out import CaseFiles
 from voxelseg.geometry import Grid
@@ -84,6 +87,45 @@ def test_a_contestant_without_files_is_named(with_files):
     a, b = with_files.contestants
     found = cases_section(replace(with_files, contestants=[a, replace(b, files={})])).pictures
     assert found[0].fault == "Where the label maps of b lie is not known: their scores came alone."
+
+
+@pytest.fixture
+def with_missing(make_material):
+    """b, the best, has no prediction of case_05 in either run, and none of case_07 in one."""
+    a, b = contestants({"a": 0.6, "b": 0.9})
+    runs = {
+        seed: replace(run, scores=tuple(one for one in run.scores if one.case not in ("case_05", lacks)))
+        for (seed, run), lacks in zip(b.runs.items(), ("case_05", "case_07"), strict=True)
+    }
+    return make_material([a, replace(b, runs=runs)], missing="worst")
+
+
+def test_a_missing_prediction_is_listed_with_what_it_counts_as(with_missing):
+    worst, apart = cases_section(with_missing).tables
+    assert with_missing.best.name == "b"
+    first, second, *_ = worst.rows
+    assert (first[0].text, first[1].text) == ("case_05", "0.000, no prediction")
+    whole = with_missing.compared["b"].runs["0"].case_means("dice")["case_07"]
+    assert (second[0].text, second[1].text) == ("case_07", f"{whole / 2:.3f}, no prediction in 1 of 2 runs")
+    assert apart.rows[0][0].text == "case_05"
+    listed = [with_missing.primary.case_means["b"][f"case_{place:02}"] for place in range(12)]
+    assert np.mean(listed) == pytest.approx(with_missing.best.mean)
+
+
+def test_in_place_of_the_picture_of_a_missing_prediction_that_is_said(with_files):
+    a, b = with_files.contestants
+    runs = {
+        seed: replace(run, scores=tuple(one for one in run.scores if one.case != "case_05"))
+        for seed, run in a.runs.items()
+    }
+    lacking = replace(a, runs=runs, files={case: one for case, one in a.files.items() if case != "case_05"})
+    tables = score_tables({"a": lacking.runs, "b": b.runs})
+    comparison = compare(tables, CompareSettings(resamples=200, missing="worst"))
+    found = replace(with_files, comparison=comparison, scores=tables, contestants=[lacking, b])
+    pictures = {one.title: one for one in cases_section(found).pictures}
+    assert found.best.name == "a"
+    assert pictures["Worst case of a: case_05, a"].fault == "a has no prediction of case_05."
+    assert pictures["Worst case of a: case_05, b"].views
 
 
 def test_patients_are_shown_where_cases_are_not_patients(make_material):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 from scored import contestants
 
+from voxelseg.report.comparison.overview import overview_table
 from voxelseg.report.comparison.pairs import pairs_section, ranks_section, seeds_section, verdict_text
 
 
@@ -29,6 +30,10 @@ def test_three_seeds_give_an_interval_with_them(make_material, material):
     table = pairs_section(found).tables[0]
     assert table.headings[-1] == "95 % with seeds"
     assert all(len(row) == len(table.headings) for row in table.rows)
+    said = "or t-test over patients and seeds where that is larger"
+    assert said in pairs_section(found).remarks[0]
+    assert said in overview_table(found).hint
+    assert said not in pairs_section(material).remarks[0]
 
 
 @pytest.mark.parametrize(
@@ -57,8 +62,17 @@ def test_ranks_come_with_friedman_and_a_critical_difference(material):
 def test_two_have_no_friedman_test(make_material):
     section = ranks_section(make_material(contestants({"a": 0.8, "b": 0.7})))
     assert section.sentences == (
-        "Two contestants are compared by their pair; Friedman's test takes three or more, and two patients.",
+        "Two contestants are compared by their pair; Friedman's test takes three contestants or more.",
     )
+
+
+def test_one_patient_is_named_as_what_lacks_for_mean_ranks(make_material):
+    found = contestants({"a": 0.8, "b": 0.7, "c": 0.6}, num=4)
+    section = ranks_section(make_material(found, patients=dict.fromkeys(found[0].cases, "p0")))
+    assert section.sentences == ("Friedman's test takes two patients or more.",)
+    texts = [one.get_text() for axes in section.drawings[0].figure.axes for one in axes.texts]
+    texts += [one.get_text() for one in section.drawings[0].figure.texts]
+    assert "No critical difference: it takes two patients or more." in texts
 
 
 def test_one_contestant_has_neither_pairs_nor_ranks(make_material):

@@ -14,9 +14,16 @@ def column(table, heading):
 def test_the_lead_says_what_was_compared_on_what(material):
     assert title_of(material) == "Comparison of 3 contestants"
     assert lead_of(material) == (
-        "12 cases of 12 patients, 2 classes, 2 runs of each. Ranked by Dice, the mean over the classes."
+        "12 cases of 12 patients, 2 classes, 2 runs of each. Ranked by Dice, the mean over the classes. "
+        "Every case is taken for a patient of its own."
     )
     assert status_of(material) == ""
+
+
+def test_patients_that_somebody_named_are_not_said_to_be_taken_for_anything(make_material):
+    cases = {f"case_{place:02}": f"p{place}" for place in range(12)}
+    lead = lead_of(make_material(contestants({"a": 0.8, "b": 0.7}), patients=cases))
+    assert lead.endswith("Ranked by Dice, the mean over the classes.")
 
 
 def test_the_best_is_first_and_who_is_alike_is_marked(material):

@@ -41,6 +41,15 @@ def test_the_drawing_shows_a_few_of_the_best(make_material):
     assert "net 7" not in drawing.text
 
 
+def test_the_drawing_shows_what_counts_where_predictions_are_missing(make_material):
+    a, b = contestants({"a": 0.6, "b": 0.9}, seeds=1)
+    run = b.runs["0"]
+    kept = tuple(one for one in run.scores if int(one.case[-2:]) > 6)  # 5 of 12: the median is a missing one
+    found = make_material([a, replace(b, runs={"0": replace(run, scores=kept)})], missing="worst")
+    (drawing,) = classes_section(found).drawings
+    assert drawing.text.count("b 0.000") == 2
+
+
 def test_a_single_class_has_no_section_of_its_own(make_material):
     found = contestants({"a": 0.8, "b": 0.7}, classes=("liver",))
     assert classes_section(make_material(found)) is None

@@ -1,6 +1,5 @@
 """Single cases: those that the best one fails in, those that contestants disagree on, with pictures."""
 
-import math
 from collections.abc import Mapping
 
 from voxelseg.compare.contestants import Contestant
@@ -44,10 +43,9 @@ def cases_section(material: Material) -> Section | None:
 
 
 def _of_cases(material: Material) -> dict[str, _Scores]:
-    """Case -> contestant -> score, where all have one."""
-    means = material.case_means()
-    found = {case: {name: one.get(case, math.nan) for name, one in means.items()} for case in means[material.best.name]}
-    return {case: scores for case, scores in found.items() if not any(map(math.isnan, scores.values()))}
+    """Case -> contestant -> what it counts with, of the cases that count."""
+    means = material.primary.case_means
+    return {case: {name: one[case] for name, one in means.items()} for case in means[material.best.name]}
 
 
 def _range(scores: _Scores) -> float:
@@ -63,7 +61,7 @@ def _table(material: Material, of_case: dict[str, _Scores], order: list[str], ti
             (
                 case,
                 *([patients[case]] if several else []),
-                *(format_score(of_case[case][name], unit) for name in names),
+                *(f"{format_score(of_case[case][name], unit)}{_lack(material, name, case)}" for name in names),
             )
         )
         for case in order[:_MOST_LISTED]
@@ -78,24 +76,40 @@ def _table(material: Material, of_case: dict[str, _Scores], order: list[str], ti
     )
 
 
+def _lack(material: Material, name: str, case: str) -> str:
+    """What stands behind the score of a case of which runs of a contestant have no prediction; else nothing."""
+    runs = material.scores_of(material.primary).values[name].values()
+    without = sum(case not in one for one in runs)
+    if not without:
+        return ""
+    return ", no prediction" if without == len(runs) else f", no prediction in {without} of {len(runs)} runs"
+
+
 def _pictures(material: Material, of_case: dict[str, _Scores], case: str, title: str) -> tuple[Pictures, ...]:
     """Of the best contestant, and of those that are best and worst in this case."""
     scores, column = of_case[case], material.primary.column
     ranked = sorted(scores, key=lambda name: -scores[name] if column.higher_is_better else scores[name])
     shown = dict.fromkeys((material.best.name, ranked[0], ranked[-1]))
-    found = {name: material.compared[name] for name in shown}
+    absent = [name for name in shown if _has_none(material, name, case)]
+    found = {name: material.compared[name] for name in shown if name not in absent}
     try:
-        views = _views(found, case)
+        views = _views(found, case) if found else {}
     except DataError as error:
         return (Pictures(title=f"{title}: {case}", hint="", views=(), fault=str(error)),)
     return tuple(
         Pictures(
             title=f"{title}: {case}, {name}",
-            hint=f"{column.heading} {format_score(scores[name], column.unit)}",
-            views=views[name],
+            hint=f"{column.heading} {format_score(scores[name], column.unit)}{_lack(material, name, case)}",
+            views=views.get(name, ()),
+            fault=f"{name} has no prediction of {case}." if name in absent else "",
         )
         for name in shown
     )
+
+
+def _has_none(material: Material, name: str, case: str) -> bool:
+    """Whether a contestant's first run, which pictures are of, has no prediction of a case."""
+    return case not in next(iter(material.scores_of(material.primary).values[name].values()))
 
 
 def _views(contestants: Mapping[str, Contestant], case: str) -> dict[str, tuple[View, ...]]:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 
 from voxelseg.compare.comparison import Comparison
 from voxelseg.compare.contestants import Contestant
@@ -70,18 +69,3 @@ class Material:
     def scores_of(self, table: TableResult) -> ScoreTable:
         """What a table's statistics are of."""
         return next(one for one in self.scores if (one.column, one.class_name) == (table.column, table.class_name))
-
-    def case_means(self) -> dict[str, dict[str, float]]:
-        """Contestant -> case -> score in the primary table, the mean over its runs; only cases that count there."""
-        table, left_out = self.scores_of(self.primary), set(self.primary.left_out)
-        return {
-            name: {case: value for case, value in over_runs(table, name).items() if case not in left_out}
-            for name in table.values
-        }
-
-
-def over_runs(table: ScoreTable, name: str) -> dict[str, float]:
-    """Case -> mean of a contestant's scores over its runs, those of which that have it; NaN if one is undefined."""
-    runs = table.values[name].values()
-    found = {case: [run[case] for run in runs if case in run] for case in table.cases}
-    return {case: fmean(values) for case, values in found.items() if values}

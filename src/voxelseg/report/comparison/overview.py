@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from voxelseg.compare.cost import Cost
 from voxelseg.compare.pairs import Pair
+from voxelseg.compare.patients import OWN_PATIENTS, are_own
 from voxelseg.data.wording import counted, some
 from voxelseg.report.comparison.document import Cell, Drawing, Table, cells
 from voxelseg.report.comparison.material import Material
@@ -16,7 +17,7 @@ from voxelseg.report.comparison.numbers import (
     score_text,
     time_text,
 )
-from voxelseg.report.comparison.pairs import REASONS
+from voxelseg.report.comparison.pairs import REASONS, p_of_pairs
 from voxelseg.report.comparison.score_tables import marked
 from voxelseg.report.figures.look import Estimate, short
 from voxelseg.report.figures.scores import describe_scores, draw_scores
@@ -43,7 +44,7 @@ def lead_of(material: Material) -> str:
         f"{counted(table.num_cases, 'case')} of {counted(table.num_patients, 'patient')}, "
         f"{counted(len(material.classes), 'class', 'classes')}, {trained} of each. Ranked by {table.column.heading}, "
         "the mean over the classes."
-    )
+    ) + (f" {OWN_PATIENTS}" if are_own(material.scores_of(table).patients) else "")
 
 
 def status_of(material: Material) -> str:
@@ -82,7 +83,7 @@ def overview_drawing(material: Material) -> Drawing:
 
 def against(pair: Pair, alpha: float) -> str:
     """Verdict and p, such as "worse, p < 0.001"; where only the seeds stand against a verdict, that."""
-    words = REASONS["seeds"] if pair.reason == "seeds" and pair.adjusted_p < alpha else pair.verdict
+    words = REASONS["seeds"] if pair.reason == "seeds" and pair.adjusted_wilcoxon_p < alpha else pair.verdict
     return f"{words}, p {equals(p_text(pair.adjusted_p))}".replace("p ", "p\u00a0").replace("< ", "<\u00a0")
 
 
@@ -106,7 +107,7 @@ def overview_table(material: Material) -> Table:
     rows += [(Cell(names[one.name]), *cells(("failed", DASH, DASH, cost_of(one.cost)))) for one in material.failed]
     with_costs = any(row[-1].text != DASH for row in rows)
     headings = ("Contestant", f"{table.column.heading} [95 %]", "Place", _VERDICT, "Cost")
-    reading = "Best first. ≈: not told apart from the best. p: Wilcoxon signed-rank test over patients, Holm."
+    reading = f"Best first. ≈: not told apart from the best. {p_of_pairs(table)}, Holm."
     return Table(
         headings=headings if with_costs else headings[:-1],
         rows=tuple(row if with_costs else row[:-1] for row in rows),

@@ -24,13 +24,29 @@ REASONS = {
 }
 """Why a pair is undecided."""
 _VERDICT = "The first one is"
-_READING = (
-    "95 %: bootstrap interval over patients; better / worse: patients. p: Wilcoxon signed-rank test over patients, "
-    "adjusted by Holm for all pairs of the table; t-test: paired, not adjusted. r: matched-pairs rank-biserial "
-    "correlation, dz: Cohen's. Equivalence: p of two one-sided tests that the difference is within the margin, Holm."
-)
 _MOST_OPEN = 36
 """Pairs that are shown without a click: those of nine contestants."""
+
+
+def p_of_pairs(table: TableResult) -> str:
+    """Which test the p-values of a table's pairs are of, before they are adjusted."""
+    with_seeds = ", or t-test over patients and seeds where that is larger" if _knows_seeds(table) else ""
+    return f"p: Wilcoxon signed-rank test over patients{with_seeds}"
+
+
+def _knows_seeds(table: TableResult) -> bool:
+    return any(one.knows_seeds for one in table.pairs)
+
+
+def _reading(table: TableResult) -> str:
+    words = (
+        f"95 %: bootstrap interval over patients; better / worse: patients. {p_of_pairs(table)}, adjusted by Holm for "
+        "all pairs of the table; t-test: paired, over patients, not adjusted. r: matched-pairs rank-biserial "
+        "correlation, dz: Cohen's. Equivalence: p of two one-sided tests that the difference is within the margin, Holm"
+    )
+    if not _knows_seeds(table):
+        return f"{words}."
+    return f"{words}, likewise the larger one. 95 % with seeds: t-interval over patients and seeds, not adjusted."
 
 
 def verdict_text(pair: Pair) -> str:
@@ -56,7 +72,7 @@ def pairs_section(material: Material) -> Section | None:
         drawings=(_best_against_others(material),),
         sentences=("Differences are the first one minus the second one, which has the worse mean.",),
         tables=tuple(tables),
-        remarks=(_READING,),
+        remarks=(_reading(material.primary),),
     )
 
 
@@ -90,7 +106,7 @@ def _pair_table(table: TableResult, *, first: bool) -> Table:
     found = [table.pair(ours, theirs) for place, ours in enumerate(ranking) for theirs in ranking[place + 1 :]]
     margins = {one.margin for one in found}
     margin = f", margin {margins.pop():g}" if len(margins) == 1 and None not in margins else ""
-    with_seeds = any(not math.isnan(one.seeds.low) for one in found)
+    with_seeds = _knows_seeds(table)
     headings = ("First", "Second", _VERDICT, "Difference", "95 %", "p", "t-test p", "r", "dz", "Better / worse")
     return Table(
         title=f"{table.column.heading}{margin}",
@@ -155,15 +171,26 @@ def ranks_section(material: Material) -> Section | None:
 
 
 def _why_no_difference(table: TableResult) -> str:
-    return "" if not math.isnan(table.critical_difference) else "No critical difference: it takes three or more."
+    if not math.isnan(table.critical_difference):
+        return ""
+    return f"No critical difference: it takes {_lacking(table)}."
 
 
 def _friedman(table: TableResult) -> str:
     if math.isnan(table.friedman.p):
-        return "Two contestants are compared by their pair; Friedman's test takes three or more, and two patients."
+        alone = "Two contestants are compared by their pair; " if len(table.standings) == 2 else ""
+        return f"{alone}Friedman's test takes {_lacking(table)}."
     return (
         f"Friedman's test that all are alike: p {equals(p_text(table.friedman.p))} "
         f"(χ² = {table.friedman.chi2:.2f}), by Iman and Davenport's F: p {equals(p_text(table.friedman.f_p))}."
+    )
+
+
+def _lacking(table: TableResult) -> str:
+    """What there is too little of to test mean ranks."""
+    few = len(table.standings) < 3, table.num_patients < 2
+    return " and ".join(
+        what for what, lacks in zip(("three contestants or more", "two patients or more"), few, strict=True) if lacks
     )
 
 

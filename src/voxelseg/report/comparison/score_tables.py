@@ -7,7 +7,7 @@ from voxelseg.compare.results import Standing, TableResult
 from voxelseg.evaluate.table import format_score
 from voxelseg.metrics import Column
 from voxelseg.report.comparison.document import BEST, LIKE_BEST, MARKS, Cell, Drawing, Section, Table
-from voxelseg.report.comparison.material import Material, over_runs
+from voxelseg.report.comparison.material import Material
 from voxelseg.report.comparison.numbers import score_text
 from voxelseg.report.figures.classes import describe_classes, draw_classes
 
@@ -87,12 +87,12 @@ def classes_section(material: Material) -> Section | None:
 
 
 def _spread(material: Material) -> Drawing:
-    """Of the column that the answer is of; a case counts with its mean over the seeds."""
+    """Of the column that the answer is of; a case counts as in the tables."""
     column = material.primary.column
-    scores = {one.class_name: one for one in material.scores if one.column == column and one.class_name}
+    tables = {name: table for name in material.classes if (table := material.comparison.table(column.key, name))}
     shown = material.primary.ranking[:_MOST_DRAWN]
     values = {
-        one.name: {name: list(over_runs(table, one.name).values()) for name, table in scores.items()} for one in shown
+        one.name: {name: list(table.case_means[one.name].values()) for name, table in tables.items()} for one in shown
     }
     of_best = f", the {len(shown)} best" if len(shown) < len(material.primary.standings) else ""
     return Drawing(
