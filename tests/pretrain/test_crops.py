@@ -148,6 +148,40 @@ def test_few_patients_are_shared_out_sensibly(patients, share, held_out):
     assert (len(learnt), len(held)) == (len(patients) - held_out, held_out)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_patient_with_most_scans_is_learnt_from(seed):
+    scans = cases(*["most"] * 90, *(f"p{number}" for number in range(10)))
+    learnt, held_out = held_out_scans(scans, share=0.1, seed=seed)
+    # All ten others may be held out, since somebody is left
+    assert (len(learnt), len(held_out)) == (90, 10)
+    assert {case.patient for case in learnt} == {"most"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "held_out"),
+    [
+        ((3, 3, 3, 3, 3, 3, 3, 3, 3, 3), 0.1, 3),
+        ((3, 3, 3, 3, 3, 3, 3, 3, 3, 3), 0.15, 3),  # 4 wanted
+        ((3, 3, 3, 3, 3, 3, 3, 3, 3, 3), 0.17, 6),  # 5 wanted
+        ((9, 9, 6), 0.1, 6),  # 2 wanted, and all have too many: the fewest
+        ((9, 1), 0.1, 1),
+        ((9, 9), 0.1, 9),
+    ],
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_as_near_to_the_share_is_held_out_as_whole_patients_allow(sizes, share, held_out, seed):
+    scans = cases(*(f"p{number}" for number, size in enumerate(sizes) for _ in range(size)))
+    assert len(held_out_scans(scans, share=share, seed=seed)[1]) == held_out
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("share", "number"), [(0.1, 1), (0.3, 4), (0.99, 11)])
+def test_of_patients_with_one_scan_the_first_ones_drawn_are_held_out(share, number, seed):
+    names = [f"p{index:02}" for index in range(12)]
+    expected = {names[index] for index in np.random.default_rng(seed).permutation(12)[:number]}
+    assert {case.patient for case in held_out_scans(cases(*names), share=share, seed=seed)[1]} == expected
+
+
 def test_as_many_scans_are_held_out_as_a_method_needs():
     assert [len(part) for part in held_out_scans(cases(*"abcd"), share=0.1, seed=3, least=2)] == [2, 2]
     assert [len(part) for part in held_out_scans(cases(*"ab"), share=0.1, seed=3, least=2)] == [1, 1]

@@ -60,6 +60,36 @@ def test_patients_are_read_from_folders_as_from_names(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (("P1/a", "P1/b", "P2/a", "P2/b", "P3/a", "P3/b"), "3 folders of several scans (P1, P2, P3)"),
+        (("P1/s/a", "P1/t/b", "P2/s/a", "P2/t/b", "P3/a", "P3/b"), "3 folders of several scans (P1, P2, P3)"),
+        (("x/P1/a", "x/P1/b", "x/P2/a", "x/P2/b", "x/P3/a", "x/P3/b"), "(x/P1, x/P2, x/P3)"),
+        (("images/a", "images/b", "more/a", "more/b"), ""),  # two collections
+        (("P1/a", "P2/a", "P3/a", "P4/a"), ""),
+        (("a", "b", "c", "P1/a", "P1/b"), ""),
+        (("sub-1/a", "sub-1/b", "sub-2/a", "sub-2/b", "sub-3/a", "sub-3/b"), ""),
+    ],
+)
+def test_folders_that_may_be_patients_are_named_with_the_remedy(tmp_path, caplog, names, named):
+    for name in names:
+        write_scan(tmp_path / f"{name}.nii")
+    read_scans(tmp_path)
+    assert named in caplog.text
+    assert ("name them sub-1, sub-2, ... directly in this folder" in caplog.text) == bool(named)
+
+
+def test_a_list_of_the_scans_says_whose_they_are(tmp_path, caplog):
+    names = [f"P{patient}/{name}.nii" for patient in range(3) for name in "ab"]
+    for name in names:
+        write_scan(tmp_path / name)
+    rows = [f"{name},{name.replace('/', '_')},{Path(name).parent}" for name in names]
+    (tmp_path / "scans.csv").write_text("\n".join(["image,id,patient", *rows]))
+    assert [case.patient for case in read_scans(tmp_path / "scans.csv").cases] == ["P0", "P0", "P1", "P1", "P2", "P2"]
+    assert not caplog.text
+
+
 def test_numbered_files_are_channels_of_one_scan(tmp_path):
     for name in ("p/a_0000.nii", "p/a_0001.nii", "q/a_0000.nii", "q/a_0001.nii"):
         write_scan(tmp_path / name)

@@ -24,21 +24,26 @@ class Identity(Network):
 
 
 class Mean(Pretext):
-    """The loss is the mean of all crops; scores count crops, and those of a mean above 0."""
+    """The loss is the mean of all crops; scores count crops, and those of a mean above 0, which needs no network."""
 
     def __init__(self):
         super().__init__(Identity())
         self.sizes = []
+        self.asked = 0
 
     def forward(self, batch):
         loss = self.backbone.features(batch["image"]).mean()
         self.parts = {"mean": loss.detach()}
         return loss
 
-    def scores(self, batch):
-        means = batch["image"].flatten(1).mean(1)
-        self.sizes.append(len(means))
-        return {"score": (float((means > 0).sum()), len(means)), "nothing": (0.0, 0)}
+    def unlearnt(self, batch):
+        self.asked += 1
+        return {"above": batch["image"].flatten(1).mean(1) > 0}
+
+    def judged(self, batch, unlearnt):
+        number = len(batch["image"])
+        self.sizes.append(number)
+        return self(batch), {"score": (float(unlearnt["above"].sum()), number), "nothing": (0.0, 0)}
 
 
 def draw(crops, generator):
@@ -69,6 +74,18 @@ def test_only_whole_batches_are_looked_at(source, count, num_patches, batches):
     pretext = Mean()
     WatchedCrops(source, count=count)(pretext, device=CPU, num_patches=num_patches)
     assert pretext.sizes == [2] * batches  # a task may need more than one sample in a batch
+
+
+def test_what_needs_no_learning_is_asked_once_of_each_batch(source):
+    pretext, watched = Mean(), WatchedCrops(source, count=6)
+    watched(pretext, device=CPU, num_patches=1)
+    assert pretext.asked == 1
+    first = watched(pretext, device=CPU)
+    assert pretext.asked == 3
+    again = watched(pretext, device=CPU)
+    assert (pretext.asked, again[0], again[1]["score"]) == (3, first[0], first[1]["score"])
+    anew = WatchedCrops(source, count=6)(pretext, device=CPU)  # as after an interruption
+    assert (pretext.asked, anew[0], anew[1]["score"]) == (6, first[0], first[1]["score"])
 
 
 def test_without_held_out_scans_there_is_nothing_to_look_at():

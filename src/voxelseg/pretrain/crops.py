@@ -5,7 +5,8 @@ LoGoNet, KDD 2024, Sec. 4.1). To crop to the foreground first, as the authors' c
 `plan.crop=positive` keeps the box around what is above 0 once it is normalised.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -98,19 +99,40 @@ def held_out_scans(cases: Sequence[Case], *, share: float, seed: int, least: int
     """Scans to learn from and scans to watch the training by, each in the order of `cases`, no patient in both.
 
     Patients are drawn with `seed` until `share` of the scans are held out, and at least so many as `least` says, if
-    somebody is left to learn from. A share of 0 holds out none, and neither does a single patient.
+    somebody is left to learn from. A patient with whom there would be more too many than there are too few without is
+    passed over, unless `least` needs one: then the one with the fewest scans. A share of 0 holds out none, and neither
+    does a single patient.
     """
-    patients = sorted({case.patient for case in cases})
+    num_scans = Counter(case.patient for case in cases)
+    patients = sorted(num_scans)
+    drawn = [patients[int(index)] for index in np.random.default_rng(seed).permutation(len(patients))]
     wanted = max(round(share * len(cases)), least)
-    held_out: set[str] = set()
-    for index in np.random.default_rng(seed).permutation(len(patients))[: len(patients) - 1]:
-        if not share or (held_out and sum(case.patient in held_out for case in cases) >= wanted):
-            break
-        held_out.add(patients[int(index)])
+    held_out = _nearest_to(wanted, drawn, num_scans, least=least) if share else set()
     return (
         [case for case in cases if case.patient not in held_out],
         [case for case in cases if case.patient in held_out],
     )
+
+
+def _nearest_to(wanted: int, drawn: Sequence[str], num_scans: Mapping[str, int], *, least: int) -> set[str]:
+    """Of the patients in the order they were `drawn`, all but one at most, those with about `wanted` scans together."""
+    chosen: list[str] = []
+    passed_over: list[str] = []
+    held = 0
+    for patient in drawn:
+        if held >= wanted or len(chosen) == len(drawn) - 1:
+            break
+        if held + num_scans[patient] - wanted > wanted - held:
+            passed_over.append(patient)
+            continue
+        chosen.append(patient)
+        held += num_scans[patient]
+    for patient in sorted(passed_over, key=num_scans.__getitem__):  # of equal ones the one that was drawn first
+        if held >= least or len(chosen) == len(drawn) - 1:
+            break
+        chosen.append(patient)
+        held += num_scans[patient]
+    return set(chosen)
 
 
 def crop_warnings(scans: Sequence[StoredCase], crop_size: Shape) -> list[str]:

@@ -18,6 +18,8 @@ from voxelseg.io import FORMATS, is_image, read_header
 
 _LEFT_OUT = ("missing-image", "missing-channel", "duplicate-case", "surplus-channel", "unexpected-file")
 _NO_SUFFIX = "without a suffix"
+LEAST_PATIENT_FOLDERS = 3
+"""Folders of several scans from which on each may be a patient; two are often two collections of scans."""
 _LIKE_DICOM = {".dcm", ".ima", _NO_SUFFIX}
 _CONVERT = "Convert DICOM series to NIfTI first, for example with dcm2niix."
 _log = logging.getLogger(__name__)
@@ -29,7 +31,8 @@ def read_scans(path: Path | str, *, channel: str | None = None) -> Dataset:
     Of a data set, label maps are neither needed nor read, and its test cases are among the scans, which is said. In any
     other folder every scan counts, in the folders below it too, and a data set among these is read as one. Files that
     differ in `_0000`, `_0001`, ... only are channels of one scan; hidden files are passed over. An id is the relative
-    path, with "_" between the folders.
+    path, with "_" between the folders, and patients are read from it; a warning names folders that look like patients
+    whom it does not tell.
 
     `channel` names what the scans show, such as "CT", with a comma between several; without it the layout's names
     hold, or "channel_0", ... where there are none.
@@ -112,6 +115,7 @@ def _read_folder(path: Path) -> Dataset:
             some([f"{count} {ending}" for ending, count in endings.most_common()]),
             f" {_CONVERT}" if endings.keys() & _LIKE_DICOM else "",
         )
+    _warn_of_unknown_patients(path, loose)
     named = {dataset.channels for dataset in inside}
     return Dataset(
         name=folder_name(path),
@@ -146,6 +150,23 @@ def _prefixed(cases: Sequence[Case], folder: Path, root: Path) -> list[Case]:
         Case(id=f"{prefix}{case.id}", images=case.images, patient=case.patient if case.patient != case.id else "")
         for case in cases
     ]
+
+
+def _warn_of_unknown_patients(root: Path, cases: Sequence[Case]) -> None:
+    """Say it if scans count as a patient each although their folders may be patients: at least three of them."""
+    unknown = [case.images[0].relative_to(root).parents for case in cases if case.patient == case.id]
+    sizes = Counter(folder for folders in unknown for folder in folders)
+    nearest = {next(folder for folder in folders if sizes[folder] > 1 or folder == Path()) for folders in unknown}
+    shared = sorted(str(folder) for folder in nearest - {Path()})
+    if len(shared) >= LEAST_PATIENT_FOLDERS:
+        _log.warning(
+            "%s: %s of several scans (%s), each of which counts as a patient of its own, so scans of one folder may be "
+            "learnt from and held out. If each holds one patient, name them sub-1, sub-2, ... directly in this folder, "
+            "or name all scans in a CSV file with the columns image and patient.",
+            root,
+            counted(len(shared), "folder"),
+            some(shared),
+        )
 
 
 def _check_ids(path: Path, cases: Sequence[Case]) -> None:

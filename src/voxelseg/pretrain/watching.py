@@ -45,12 +45,16 @@ class PretextLoss:
 
 
 class WatchedCrops:
-    """`count` samples of a source or a few more, in batches of its size; drawn anew each time, always the same."""
+    """`count` samples of a source or a few more, in batches of its size; drawn anew each time, always the same.
+
+    They are looked at by the same pretext task each time: what it says of a batch without learning is kept.
+    """
 
     def __init__(self, source: CropSource | None, *, count: int) -> None:
         """Without a source, since no scan is held out, there are none."""
         self.source = source
         self._places = range(0 if source is None else -(-count // source.batch_size))
+        self._unlearnt: dict[int, Sample] = {}
 
     @property
     def places(self) -> Sequence[int]:
@@ -74,19 +78,22 @@ class WatchedCrops:
         pretext.eval()
         losses: list[float] = []
         sums, counts = defaultdict[str, float](float), defaultdict[str, float](float)
-        for batch in self._batches(num_patches):
+        for place, batch in self._batches(num_patches):
             with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
                 here: Sample = moved(batch, device)
-                losses.append(float(pretext(here)))
-                found = pretext.scores(here)
+                if place not in self._unlearnt:
+                    self._unlearnt[place] = pretext.unlearnt(here)
+                loss, found = pretext.judged(here, self._unlearnt[place])
+            losses.append(float(loss))
             for name, (total, count) in found.items():
                 sums[name] += total
                 counts[name] += count
         means = {name: total / counts[name] if counts[name] else math.nan for name, total in sums.items()}
         return math.fsum(losses) / len(losses), means
 
-    def _batches(self, number: int | None) -> Iterator[Sample]:
+    def _batches(self, number: int | None) -> Iterator[tuple[int, Sample]]:
         assert self.source is not None
         size = self.source.batch_size
-        for first in (size * place for place in self._places[:number]):
-            yield default_collate([self.source.sample(sample) for sample in range(first, first + size)])
+        for place in self._places[:number]:
+            first = size * place
+            yield place, default_collate([self.source.sample(sample) for sample in range(first, first + size)])

@@ -1,5 +1,6 @@
 """What the tests of the pretext tasks share: crops without scans, small networks, a few steps of training."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def trained(pretext: Pretext, batches: Callable[[int], Sample], steps: int, *, r
         optimizer.step()
         losses.append(float(loss.detach()))
     return losses
+
+
+def count_passes(network: Network) -> Counter[str]:
+    """Counts from here on how often `features` and `encode` of the network are called."""
+    passes: Counter[str] = Counter()
+
+    def count(name: str) -> None:
+        original = getattr(network, name)
+
+        def counted(image: torch.Tensor) -> object:
+            passes.update([name])
+            return original(image)
+
+        setattr(network, name, counted)
+
+    count("features")
+    count("encode")
+    return passes
 
 
 def means(scores: dict[str, tuple[float, float]]) -> dict[str, float]:

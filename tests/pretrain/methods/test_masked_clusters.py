@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from pretexts import SIZE, SmoothCrops, drawn, means, small_network, surroundings, trained
+from pretexts import SIZE, SmoothCrops, count_passes, drawn, means, small_network, surroundings, trained
 from pydantic import ValidationError
 
 from voxelseg.data.labels import NO_LABELS
@@ -169,6 +169,15 @@ def test_scores_are_those_of_masked_slices_and_of_what_needs_no_learning():
     assert scores["loss of the class prior"] == pytest.approx(float(prior_losses.mean()), rel=1e-5)
     assert scores["largest cluster"] == pytest.approx((7 / 10 + 6 / 10) / 2)
     assert 0 < scores["label entropy"] < 1
+
+
+def test_loss_and_scores_come_from_one_pass_of_the_network():
+    found, sample = pretext().eval(), batch(3)
+    with torch.no_grad():
+        loss, unlearnt, scores = found(sample), found.unlearnt(sample), found.scores(sample)
+        passes = count_passes(found.backbone)
+        assert found.judged(sample, unlearnt) == (loss, scores)
+    assert set(passes.values()) == {1}
 
 
 @pytest.mark.parametrize("slice_axis", [0, 2])

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from pretexts import SmoothCrops, drawn, prepared, small_pretext
+from pretexts import SmoothCrops, count_passes, drawn, prepared, small_pretext
 
 from voxelseg.nets.parts import PARTS
 from voxelseg.pretrain.methods import METHODS
@@ -102,6 +102,16 @@ def test_scores_are_sums_and_counts_with_a_score_among_them(name):
     for total, count in scores.values():
         assert math.isfinite(total)
         assert count > 0
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_loss_and_scores_come_from_one_pass_of_the_network(name):
+    task, batch = pretext(name).eval(), drawn(method(name), 2, SIZE)
+    with torch.no_grad():
+        loss, unlearnt, scores = task(batch), task.unlearnt(batch), task.scores(batch)
+        passes = count_passes(task.backbone)
+        assert task.judged(batch, unlearnt) == (loss, scores)
+    assert set(passes.values()) == {1}
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -28,7 +28,7 @@ from voxelseg.pretrain.clusters.settings import ClusterConfig
 from voxelseg.pretrain.clusters.slices import SliceSource, constant_slices, slices_of
 from voxelseg.pretrain.heads import PaperHead, SliceHead
 from voxelseg.pretrain.masks import MaskSettings, draw_mask
-from voxelseg.pretrain.methods.method import Crops, Method, Prepared, Pretext, Sample, Surroundings
+from voxelseg.pretrain.methods.method import Crops, Method, Prepared, Pretext, Sample, Scores, Surroundings
 from voxelseg.pretrain.methods.reconstruction import filled_from_nearest
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -91,12 +91,24 @@ class MaskedClusters(Pretext):
         """Mean cross entropy of the labels of masked slices; 0 where a batch has none."""
         chosen = self._chosen(batch)
         losses = self._losses(self._logits(batch, chosen), self._labels(batch["image"], chosen))
-        loss = losses.sum() / max(losses.numel(), 1)
+        loss = _mean(losses)
         self.parts = {"cross entropy": loss.detach()}
         return loss
 
     @torch.no_grad()
-    def scores(self, batch: Sample) -> dict[str, tuple[float, float]]:
+    def unlearnt(self, batch: Sample) -> Sample:
+        """The labels "wanted" (M, N) of masked slices, and those of the guesses "copied" and "filled", see `judged`."""
+        chosen, prior = self._chosen(batch), self.clusterers.most_common().to(batch["image"].device)
+        labels = self._labels(batch["image"], torch.ones_like(chosen)).reshape(*chosen.shape, -1)  # (B, Z, N)
+        partly_hidden = slices_of(batch["hidden"][:, None], self.slice_axis).any(-1)
+        return {
+            "wanted": labels[chosen],
+            "copied": _of_nearest_visible(labels, partly_hidden, otherwise=prior)[chosen],
+            "filled": self._labels(filled_from_nearest(batch["image"], batch["hidden"]), chosen),
+        }
+
+    @torch.no_grad()
+    def judged(self, batch: Sample, unlearnt: Sample) -> tuple[Tensor, Scores]:
         """How well clusters of masked slices are told, and how well without learning; all but the last two per label.
 
         Accuracy, which is the score, and loss of the head. Accuracies of three guesses: the label of the nearest slice
@@ -107,26 +119,21 @@ class MaskedClusters(Pretext):
         The labels' entropy, as a share of that of equally large clusters, and the largest cluster's share of the slices
         are means over the clusterers' fits: near 0 and 1 the labels say little.
         """
-        chosen, clusterers = self._chosen(batch), self.clusterers
-        logits, labels = self._logits(batch, chosen), self._labels(batch["image"], torch.ones_like(chosen))
-        labels = labels.reshape(*chosen.shape, -1)  # (B, Z, N)
-        wanted = labels[chosen]  # (M, N)
-        prior = clusterers.most_common().to(wanted.device)
-        partly_hidden = slices_of(batch["hidden"][:, None], self.slice_axis).any(-1)
-        copied = _of_nearest_visible(labels, partly_hidden, otherwise=prior)[chosen]
-        filled = self._labels(filled_from_nearest(batch["image"], batch["hidden"]), chosen)
+        clusterers, wanted = self.clusterers, unlearnt["wanted"]
+        logits, prior = self._logits(batch, self._chosen(batch)), clusterers.most_common().to(wanted.device)
+        losses = self._losses(logits, wanted)
         sums = {
             "accuracy": (logits.argmax(-1) == wanted).sum(),
-            "accuracy of the nearest visible slice": (copied == wanted).sum(),
-            "accuracy of the nearest visible voxels": (filled == wanted).sum(),
+            "accuracy of the nearest visible slice": (unlearnt["copied"] == wanted).sum(),
+            "accuracy of the nearest visible voxels": (unlearnt["filled"] == wanted).sum(),
             "accuracy of the class prior": (prior == wanted).sum(),
-            "loss": self._losses(logits, wanted).sum(),
+            "loss": losses.sum(),
             "loss of the class prior": -clusterers.log_frequencies(wanted).sum(),
         }
         values = torch.stack([value.double() for value in sums.values()]).tolist()  # a GPU is waited for once
         found = {name: (value, float(wanted.numel())) for name, value in zip(sums, values, strict=True)}
         balance = {"label entropy": clusterers.entropies(), "largest cluster": clusterers.largest_shares()}
-        return {
+        return _mean(losses), {
             "score": found["accuracy"],
             **found,
             **{name: (float(value.mean()), 1.0) for name, value in balance.items()},
@@ -178,6 +185,11 @@ class MaskedClusters(Pretext):
         with torch.autocast(logits.device.type, enabled=False):
             sharpened = logits.float() / self.settings.temperature
             return F.cross_entropy(sharpened.flatten(0, 1), labels.flatten(), reduction="none")
+
+
+def _mean(losses: Tensor) -> Tensor:
+    """0 where there are none."""
+    return losses.sum() / max(losses.numel(), 1)
 
 
 def _head(

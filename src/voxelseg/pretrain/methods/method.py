@@ -20,6 +20,8 @@ from voxelseg.preprocess.store import StoredCase
 
 Sample = dict[str, Tensor]
 """One training sample, or a batch of them with one more axis in front: tensors by name."""
+Scores = dict[str, tuple[float, float]]
+"""Of a batch, by name: a sum and what divides it, so that the mean over batches can be taken."""
 
 
 class Crops(Protocol):
@@ -65,14 +67,26 @@ class Pretext(nn.Module, ABC):
     def forward(self, batch: Sample) -> Tensor:
         """Loss of a batch, a float32 scalar; sets `parts`."""
 
-    @abstractmethod
-    def scores(self, batch: Sample) -> dict[str, tuple[float, float]]:
-        """What tells whether something was learnt, and what would be reached without learning: name to (sum, count).
+    def unlearnt(self, batch: Sample) -> Sample:
+        """What `judged` needs that follows from the batch alone, as what is reached without learning; mostly nothing.
 
-        The mean over all batches is logged. Of the names, `score` counts for which weights are best: more is better,
-        and 0 is reached without learning, unless it is the same as another. "accuracy by chance" and "error of the
-        mean" are baselines of "accuracy" and "error", and are drawn with them; less is better of an error and a loss.
+        It is kept for batches that are looked at again and again, so it should be small.
         """
+        return {}
+
+    @abstractmethod
+    def judged(self, batch: Sample, unlearnt: Sample) -> tuple[Tensor, Scores]:
+        """Loss, as `forward` gives it, and scores of a batch, from one forward pass of the network.
+
+        Scores tell whether something was learnt, and what would be reached without learning. The mean over all batches
+        is logged. Of the names, `score` counts for which weights are best: more is better, and 0 is reached without
+        learning, unless it is the same as another. "accuracy by chance" and "error of the mean" are baselines of
+        "accuracy" and "error", and are drawn with them; less is better of an error and a loss.
+        """
+
+    def scores(self, batch: Sample) -> Scores:
+        """The scores of a batch that is looked at once."""
+        return self.judged(batch, self.unlearnt(batch))[1]
 
     def pictures(self, batch: Sample) -> dict[str, Tensor]:
         """What the report shows of the first sample of a batch, by title, in order; nothing if there is nothing to see.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from voxelseg.nets import Network
 from voxelseg.ops.pointwise import pointwise_head
-from voxelseg.pretrain.methods.method import Pretext, Sample
+from voxelseg.pretrain.methods.method import Pretext, Sample, Scores
 
 Norm = Literal["l1", "l2"]
 """Mean absolute or mean squared error."""
@@ -81,18 +81,14 @@ def _filled(image: Tensor, mask: Tensor) -> Tensor:
     return image[:, d, h, w]
 
 
-def explained(
-    prediction: Tensor, image: Tensor, guesses: Mapping[str, Tensor], norm: Norm, mask: Tensor | None = None
-) -> dict[str, tuple[float, float]]:
-    """Errors of the prediction and of each guess, and the share of the best guess's error that is not made.
+def explained(own: Tensor, guessed: Mapping[str, Tensor]) -> Scores:
+    """Errors (B,) of the samples and of each guess, and the share of the best guess's error that is not made.
 
     Mean of `score` over batches: 1 - (sum of the errors) / (sum of the errors of each sample's best guess). So 0 is no
-    better than guessing with hindsight, and 1 is without error. See `Pretext.scores` for what is returned.
+    better than guessing with hindsight, and 1 is without error. See `Pretext.judged` for what is returned.
     """
-    own = sample_errors(prediction, image, norm, mask)
-    guessed = {name: sample_errors(guess, image, norm, mask) for name, guess in guesses.items()}
     best = torch.stack(list(guessed.values())).amin(0)
-    number = float(len(image))
+    number = float(len(own))
     return {
         "score": (float((best - own).sum()), float(best.sum())),
         "error": (float(own.sum()), number),
@@ -110,9 +106,16 @@ class Restoring(Pretext):
 
     def forward(self, batch: Sample) -> Tensor:
         """Mean error over the voxels of "mask", or over all where there is none."""
-        loss = mean_error(self.restored(batch), batch["image"], self.norm, batch.get("mask"))
+        loss = self._loss(self.restored(batch), batch)
         self.parts = {"absolute error" if self.norm == "l1" else "squared error": loss.detach()}
         return loss
+
+    def _loss(self, restored: Tensor, batch: Sample) -> Tensor:
+        return mean_error(restored, batch["image"], self.norm, batch.get("mask"))
+
+    def _errors(self, guess: Tensor, batch: Sample) -> Tensor:
+        """(B,), over the voxels that count for the loss."""
+        return sample_errors(guess, batch["image"], self.norm, batch.get("mask"))
 
     @abstractmethod
     def restored(self, batch: Sample) -> Tensor:
@@ -122,9 +125,14 @@ class Restoring(Pretext):
     def guesses(self, batch: Sample) -> Mapping[str, Tensor]:
         """What could be said without learning, (B, C, D, H, W) or (B, C, 1, 1, 1), by name."""
 
-    def scores(self, batch: Sample) -> dict[str, tuple[float, float]]:
+    def unlearnt(self, batch: Sample) -> Sample:
+        """Errors (B,) of guesses, by name."""
+        return {name: self._errors(guess, batch) for name, guess in self.guesses(batch).items()}
+
+    def judged(self, batch: Sample, unlearnt: Sample) -> tuple[Tensor, Scores]:
         """Mean errors over the same voxels, those of guesses, and the explained share."""
-        return explained(self.restored(batch), batch["image"], self.guesses(batch), self.norm, batch.get("mask"))
+        restored = self.restored(batch)
+        return self._loss(restored, batch), explained(self._errors(restored, batch), unlearnt)
 
 
 class RestoringMasked(Restoring):

@@ -32,7 +32,7 @@ from voxelseg.nets.parts import encoded_channels
 from voxelseg.pretrain.masks import draw_blocks
 from voxelseg.pretrain.methods.blocks import as_shape
 from voxelseg.pretrain.methods.encoding import RunningStandardisation, encoded
-from voxelseg.pretrain.methods.method import Crops, Method, Prepared, Pretext, Sample, Surroundings
+from voxelseg.pretrain.methods.method import Crops, Method, Prepared, Pretext, Sample, Scores, Surroundings
 from voxelseg.pretrain.methods.permutations import MOST_ORDERS, Order, far_orders
 
 CUBES = 8
@@ -146,7 +146,7 @@ class RubikCls(Pretext):
         """Cross entropy of the permutation, plus that of the turns and of the masks, their means, if there are any."""
         losses = self._losses(*self._logits(batch), batch)
         self.parts = {name: loss.mean().detach() for name, loss in losses.items()}
-        return torch.stack(list(losses.values())).sum(0).mean()
+        return _total(losses)
 
     def _logits(self, batch: Sample) -> tuple[Tensor, dict[str, Tensor]]:
         """Of the permutation (B, P), and of turns (B, 8, 2) and masks (B, 8)."""
@@ -164,7 +164,7 @@ class RubikCls(Pretext):
             losses[name] = each.flatten(1).mean(1)
         return losses
 
-    def scores(self, batch: Sample) -> dict[str, tuple[float, float]]:
+    def judged(self, batch: Sample, unlearnt: Sample) -> tuple[Tensor, Scores]:
         """Accuracies, those of guessing, and the score: 1 - (loss) / (loss of guessing by the chances of the draw)."""
         permutation, answers = self._logits(batch)
         number, choices = float(len(permutation)), permutation.shape[1]
@@ -179,7 +179,12 @@ class RubikCls(Pretext):
             right = (answers[name] > 0) == (batch[name] > 0)
             scores[f"{name} accuracy"] = (float(right.float().flatten(1).mean(1).sum()), number)
             scores[f"{name} accuracy by chance"] = (number * max(chance, 1 - chance), number)
-        return scores
+        return _total(losses), scores
+
+
+def _total(losses: dict[str, Tensor]) -> Tensor:
+    """Mean over the samples of the sum of parts (B,) of the loss."""
+    return torch.stack(list(losses.values())).sum(0).mean()
 
 
 def _entropy(chance: float) -> float:

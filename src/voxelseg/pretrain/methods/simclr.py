@@ -28,7 +28,7 @@ from voxelseg.errors import ConfigError
 from voxelseg.nets import Network
 from voxelseg.nets.parts import encoded_channels
 from voxelseg.pretrain.methods.encoding import RunningStandardisation, encoded, of_all_processes
-from voxelseg.pretrain.methods.method import Method, Prepared, Pretext, Sample, Surroundings
+from voxelseg.pretrain.methods.method import Method, Prepared, Pretext, Sample, Scores, Surroundings
 from voxelseg.pretrain.methods.views import TwoViews, ViewSettings
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -58,7 +58,7 @@ class SimCLR(Pretext):
         crops = self._embedded(batch)
         if self.training:
             crops = _Crops(*map(_pairs_of_all_processes, crops))
-        loss = nt_xent(self._similarities(crops) / self.temperature).mean()
+        loss = self._losses(self._similarities(crops)).mean()
         self.parts = {"NT-Xent": loss.detach()}
         return loss
 
@@ -78,7 +78,10 @@ class SimCLR(Pretext):
         left_out = left_out.scatter(1, _pairs(similar)[:, None], False)
         return similar.masked_fill(left_out, -torch.inf)
 
-    def scores(self, batch: Sample) -> dict[str, tuple[float, float]]:
+    def _losses(self, similar: Tensor) -> Tensor:
+        return nt_xent(similar / self.temperature)
+
+    def judged(self, batch: Sample, unlearnt: Sample) -> tuple[Tensor, Scores]:
         """Share of crops whose most similar candidate is their pair, by embedding, by brightness and by chance.
 
         Candidates are the pair and the crops of other scans in the batch. Brightness is mean and standard deviation:
@@ -87,12 +90,13 @@ class SimCLR(Pretext):
         """
         crops = self._embedded(batch)
         similar = self._similarities(crops)
+        losses = self._losses(similar)
         alike = -torch.cdist(crops.brightness, crops.brightness)
         alike = alike.masked_fill(similar == -torch.inf, -torch.inf)
         candidates = (similar > -torch.inf).sum(1)
         number, guessing = len(similar), float(candidates.log().sum())
-        return {
-            "score": (guessing - float(nt_xent(similar / self.temperature).sum()), guessing),
+        return losses.mean(), {
+            "score": (guessing - float(losses.sum()), guessing),
             "accuracy": (_hits(similar), number),
             "accuracy by brightness": (_hits(alike), number),
             "accuracy by chance": (float(candidates.reciprocal().sum()), number),
