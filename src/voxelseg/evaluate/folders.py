@@ -42,11 +42,10 @@ def evaluate(
 
     Files belong together if their names are equal without the suffix; formats may differ. Two files make one case.
     `labels` names the classes; None takes those of `description_near`, which also says whose the cases are, else each
-    label value is a class. `tolerance_mm` is
-    that of the surface Dice, or several. `probabilities` is the folder of what `voxelseg predict --probabilities`
-    wrote with the label maps: then calibration is scored, too. References without prediction are an error, unless
-    `allow_missing` leaves them out; predictions without reference are left out and noted. Grids that differ by less
-    than half a voxel, and sheared ones, are noted too.
+    label value is a class. `tolerance_mm` is that of the surface Dice, or several. `probabilities` is the folder of
+    what `voxelseg predict --probabilities` wrote with the label maps: then calibration is scored, too. References
+    without prediction are an error, unless `allow_missing` leaves them out; predictions without reference are left out
+    and noted. Grids that differ by less than half a voxel, and sheared ones, are noted too.
 
     `workers` processes each hold one case; `progress` is called with the numbers of cases done and in all.
     Raises DataError listing every case that cannot be scored; nothing is then written.
